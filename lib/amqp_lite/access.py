@@ -1,0 +1,95 @@
+"""Who may log in, and what they may do.
+
+A password is kept as RabbitMQ keeps it (`rabbit_password_hashing_sha256`), so that hashes can be
+copied from one to the other: base64(salt + SHA-256(salt + password)), a salt of 4 octets.
+Permissions are prefix patterns: "*" is everything, "sensors.*" every name that begins with
+"sensors.", anything else one name.
+"""
+
+from binascii import a2b_base64
+
+from .compat import ticks_add, ticks_diff
+
+CONFIGURE = "configure"
+WRITE = "write"
+READ = "read"
+
+_SALT = 4
+_SOURCES = 8  # addresses whose failed logins are remembered
+_FIRST_DELAY_MS = 500
+_LONGEST_DELAY_MS = 30000
+_LOOPBACK = ("127.", "::1")
+
+
+def password_hash(password, salt):
+    """The stored form, before base64, of *password* (octets)."""
+    # Late: on CPython hashlib brings all of OpenSSL, and on a board nobody may ever log in.
+    from hashlib import sha256
+
+    return salt + sha256(salt + password).digest()
+
+
+class User:
+    def __init__(self, name, row):
+        self.name = name
+        self.hash = a2b_base64(row["password_hash"])
+        self._patterns = {
+            kind: [pattern.encode() for pattern in row[kind]] for kind in (CONFIGURE, WRITE, READ)
+        }
+
+    def may(self, kind, name):
+        """Whether the user may *kind* the queue or exchange called *name*."""
+        for pattern in self._patterns[kind]:
+            if pattern == name or (pattern.endswith(b"*") and name.startswith(pattern[:-1])):
+                return True
+        return False
+
+
+class Access:
+    """The users of one configuration, and the addresses that guessed wrong lately."""
+
+    def __init__(self, users):
+        self._users = {name.encode(): User(name.encode(), users[name]) for name in users}
+        self._nobody = password_hash(b"", b"none")
+        self._failures = []  # [address, failures, ticks of the last], the oldest first
+
+    def login(self, name, password, address, now):
+        """The User, or None. Takes the same time whether or not the name is known."""
+        user = self._users.get(name)
+        kept = self._nobody if user is None else user.hash
+        given = password_hash(password, kept[:_SALT])
+        same = len(given) == len(kept)
+        difference = 0
+        for k in range(len(given) if same else 0):
+            difference |= given[k] ^ kept[k]
+        if user is None or not same or difference:
+            return None
+        if name == b"guest" and not is_loopback(address):
+            return None
+        self._forgive(address)
+        return user
+
+    def penalty(self, address, now):
+        """Note a failed login from *address*: how many ms to wait before saying so."""
+        failures = 0
+        for row in self._failures:
+            if row[0] == address:
+                failures = row[1]
+                # A long silence is forgiven.
+                if ticks_diff(now, ticks_add(row[2], 10 * _LONGEST_DELAY_MS)) > 0:
+                    failures = 0
+        self._forgive(address)
+        if len(self._failures) == _SOURCES:
+            self._failures.pop(0)
+        self._failures.append([address, failures + 1, now])
+        return min(_FIRST_DELAY_MS << min(failures, 8), _LONGEST_DELAY_MS)
+
+    def _forgive(self, address):
+        self._failures = [row for row in self._failures if row[0] != address]
+
+
+def is_loopback(address):
+    for prefix in _LOOPBACK:
+        if address.startswith(prefix):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""The protocol-neutral model: exchanges, bindings, queues, consumers and the message pool."""

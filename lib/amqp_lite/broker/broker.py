@@ -1,0 +1,409 @@
+"""The broker: the tables of queues, exchanges and bindings, and the way of a message to its queues.
+
+Knows no protocol and no socket. Names and keys are octets; time is `now`, set by whoever turns the
+wheel. Methods raise the errors of errors.py; each protocol engine picks the scope.
+"""
+
+from binascii import hexlify
+from os import urandom
+
+from ..compat import MICROPYTHON, ticks_diff
+from ..errors import (
+    AccessRefused,
+    NotFound,
+    PreconditionFailed,
+)
+from .consumer import Consumer
+from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
+from .message import Pool
+from .metrics import Metrics
+from .queue import Entry, Queue, text
+from .route import Route, RouteCache
+from .table import Table
+
+# Ticks of a board wrap after 2**30 ms: an age must stay below half of that (6.2 days).
+MAX_TTL_MS = 0x1FFFFFFF if MICROPYTHON else 0xFFFFFFFF
+
+REPLY_TO = b"amq.rabbitmq.reply-to"
+REPLY_PREFIX = b"amq.rabbitmq.reply-to."
+
+_QUEUE_NUMBERS = (b"x-message-ttl", b"x-expires", b"x-max-length", b"x-max-length-bytes")
+_FAN_OUT = 4  # queues a cached route has room for before it grows, once
+_SHORTSTRS = 512  # octets of exchange and routing key with their length octets, at most
+
+
+class Broker:
+    """
+    profile        the numbers of limits.py
+    store          see store/ram.py
+    match_headers  function(binding, buf, start, end): whether the encoded properties in
+                   buf[start:end] satisfy the arguments of *binding*
+    """
+
+    def __init__(self, profile, store, match_headers):
+        self.store = store
+        self.metrics = Metrics()
+        self.now = 0
+        self.freed = False  # messages or entries became free since somebody cleared this
+        self.pool = Pool(profile["messages"], profile["blocks"], profile["block_size"])
+        self.message_max = profile["message_max"]
+        self.entries = Table(Entry, profile["deliveries"], "delivery")
+        self.promised = 0  # entries that half-received messages will take
+        self.consumers = Table(Consumer, profile["consumers"], "consumer")
+        self.queue_table = Table(Queue, profile["queues"], "queue")
+        self.exchange_table = Table(Exchange, profile["exchanges"], "exchange")
+        self.bindings = Table(Binding, profile["bindings"], "binding")
+        self.queues = {}
+        self.exchanges = {}
+        self._routes = RouteCache(profile["routes"], profile["route_key"], _FAN_OUT)
+        self._route = Route(0, _FAN_OUT)  # of a message whose headers decide
+        self._stack = [None] * profile["exchanges"]
+        self._visit = 0
+        self._head = bytearray(_SHORTSTRS + profile["receive_buffer"])
+        self._match_headers = match_headers
+        for name, kind in PREDECLARED:
+            self._add_exchange(name, kind, {}).durable = True
+
+    # --- exchanges ---
+
+    def _add_exchange(self, name, kind, arguments):
+        exchange = self.exchange_table.take()
+        exchange.reset(name, kind, arguments)
+        self.exchanges[name] = exchange
+        self._routes.forget()
+        return exchange
+
+    def exchange(self, name):
+        """The exchange called *name*. Raises NotFound."""
+        found = self.exchanges.get(name)
+        if found is None:
+            raise NotFound("no exchange '%s' in vhost '/'" % text(name))
+        return found
+
+    def declare_exchange(self, name, kind, durable, auto_delete, internal, arguments):
+        """Create the exchange, or see that it is there and the same.
+
+        Raises PreconditionFailed when it differs, ResourceLimitExceeded when the table is full.
+        """
+        found = self.exchanges.get(name)
+        if found is None:
+            if name.startswith(b"amq."):
+                raise AccessRefused(
+                    "exchange name '%s' contains reserved prefix 'amq.*'" % text(name)
+                )
+            check_exchange_arguments(arguments)
+            found = self._add_exchange(name, kind, arguments)
+            found.durable = durable
+            found.auto_delete = auto_delete
+            found.internal = internal
+        elif (found.kind, found.durable, found.auto_delete, found.internal) != (
+            kind, durable, auto_delete, internal,
+        ) or found.arguments != arguments:  # fmt: skip
+            raise PreconditionFailed(
+                "inequivalent arg for exchange '%s' in vhost '/': it is declared otherwise"
+                % text(name)
+            )
+        return found
+
+    def delete_exchange(self, name, if_unused=False):
+        """Delete it with its bindings; one that does not exist is fine.
+
+        Raises AccessRefused for a predeclared one, PreconditionFailed when it is in use.
+        """
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            return
+        if not name or name.startswith(b"amq."):
+            raise AccessRefused("exchange '%s' cannot be deleted" % text(name))
+        if if_unused and exchange.bindings:
+            raise PreconditionFailed("exchange '%s' in vhost '/' in use" % text(name))
+        del self.exchanges[name]
+        for binding in exchange.bindings:
+            self.bindings.give(binding)
+        exchange.bindings.clear()
+        self._unbind_destination(exchange)
+        self._routes.forget()
+        self.exchange_table.give(exchange)
+
+    # --- queues ---
+
+    def queue(self, name):
+        """The queue called *name*. Raises NotFound."""
+        found = self.queues.get(name)
+        if found is None:
+            raise NotFound("no queue '%s' in vhost '/'" % text(name))
+        return found
+
+    def declare_queue(self, name, durable, owner, auto_delete, arguments):
+        """Create the queue, or see that it is there and the same; an empty *name* gets one made.
+
+        owner  the connection an exclusive queue belongs to, None for others
+
+        Raises PreconditionFailed, AccessRefused, ResourceLimitExceeded.
+        """
+        made = not name
+        if made:
+            name = b"amq.gen-" + hexlify(urandom(9))
+        found = self.queues.get(name)
+        if found is None:
+            if name.startswith(b"amq.") and not made:
+                raise AccessRefused(
+                    "queue name '%s' contains reserved prefix 'amq.*'" % text(name)
+                )
+            check_queue_arguments(arguments)
+            return self._add_queue(name, durable, owner, auto_delete, arguments)
+        if (found.durable, found.auto_delete, found.owner) != (durable, auto_delete, owner):
+            raise PreconditionFailed(
+                "inequivalent arg 'durable', 'exclusive' or 'auto_delete' for queue '%s' "
+                "in vhost '/'" % text(name)
+            )
+        if found.arguments != arguments:
+            raise PreconditionFailed(
+                "inequivalent arguments for queue '%s' in vhost '/'" % text(name)
+            )
+        found.used_at = self.now
+        return found
+
+    def _add_queue(self, name, durable, owner, auto_delete, arguments):
+        queue = self.queue_table.take()
+        queue.reset(name, arguments)
+        queue.broker = self
+        queue.durable = durable
+        queue.owner = owner
+        queue.auto_delete = auto_delete
+        queue.used_at = self.now
+        self.queues[name] = queue
+        self._routes.forget()
+        return queue
+
+    def reply_queue(self):
+        """The queue behind one direct reply-to consumer; it goes with its consumer."""
+        name = REPLY_PREFIX + hexlify(urandom(9))
+        return self._add_queue(name, False, None, True, {})
+
+    def delete_queue(self, queue):
+        """Delete it; waiting messages are dropped, consumers told, held entries die when settled."""
+        del self.queues[queue.name]
+        queue.deleted = True
+        self._unbind_destination(queue)
+        self._routes.forget()
+        self.metrics.dropped_queue_deleted += queue.purge()
+        while queue.consumers:
+            consumer = queue.consumers[0]
+            consumer.sink.cancelled(consumer)
+            queue.unsubscribe(consumer)
+        if not queue.unacked:
+            self.queue_table.give(queue)
+
+    def delete_owned(self, owner):
+        """Delete the exclusive queues of a connection that is gone."""
+        for name in list(self.queues):
+            if self.queues[name].owner is owner:
+                self.delete_queue(self.queues[name])
+
+    # --- bindings ---
+
+    def bind(self, source, destination, key, arguments):
+        """Bind *destination*, a queue or an exchange, to *source*; doing it twice changes nothing.
+
+        Raises AccessRefused for the default exchange, ResourceLimitExceeded when the table is full.
+        """
+        if source.kind == DEFAULT or (
+            isinstance(destination, Exchange) and destination.kind == DEFAULT
+        ):
+            raise AccessRefused("operation not permitted on the default exchange")
+        if source.kind == HEADERS:
+            check_match(arguments)
+        for binding in source.bindings:
+            if binding.is_same(destination, key, arguments):
+                return
+        binding = self.bindings.take()
+        binding.bind(source, destination, isinstance(destination, Exchange), key, arguments)
+        source.bindings.append(binding)
+        self._routes.forget()
+
+    def unbind(self, source, destination, key, arguments):
+        """Remove the binding; one that does not exist is fine."""
+        if source.kind == DEFAULT:
+            raise AccessRefused("operation not permitted on the default exchange")
+        for binding in source.bindings:
+            if binding.is_same(destination, key, arguments):
+                self._remove_binding(source, binding)
+                break
+
+    def _remove_binding(self, source, binding):
+        source.bindings.remove(binding)
+        self.bindings.give(binding)
+        self._routes.forget()
+        if source.auto_delete and not source.bindings:
+            self.delete_exchange(source.name)
+
+    def _unbind_destination(self, destination):
+        for source in list(self.exchanges.values()):
+            for binding in list(source.bindings):
+                if binding.destination is destination:
+                    self._remove_binding(source, binding)
+
+    # --- routing ---
+
+    def route(self, buf, i, n):
+        """The route of a publish.
+
+        buf, i, n  octets of exchange and routing key as two short strings, one behind the other
+
+        Nothing is allocated when the route is cached. Raises NotFound for the exchange.
+        """
+        route = self._routes.find(buf, i, n)
+        if route.length < 0:
+            name = i + 1 + buf[i]
+            exchange = self.exchange(bytes(buf[i + 1 : name]))
+            self._resolve(route, exchange, buf, name + 1, i + n, -1, -1)
+            self._routes.fill(route, buf, i, n)
+        return route
+
+    def _route_of(self, message):
+        """Resolve the route of a whole *message* anew, with its headers."""
+        head = self._head
+        self.pool.read_at(message, 0, message.head + message.properties, head, 0)
+        name = 1 + head[0]
+        exchange = self.exchanges.get(bytes(head[1:name]))
+        route = self._route
+        if exchange is None:
+            route.count = 0
+        else:
+            end = message.head
+            self._resolve(route, exchange, head, name + 1, end, end, end + message.properties)
+        return route
+
+    def _resolve(self, route, exchange, buf, start, end, headers, headers_end):
+        """Fill *route* with every queue reached from *exchange*, each once, loops cut.
+
+        start, end            the routing key in *buf*
+        headers, headers_end  the encoded properties in *buf*; -1: not known yet
+        """
+        self._visit = visit = self._visit + 1 & 0x3FFFFFFF
+        route.exchange = exchange
+        route.count = 0
+        route.by_headers = False
+        stack = self._stack
+        stack[0] = exchange
+        exchange.visited = visit
+        depth = 1
+        while depth:
+            depth -= 1
+            exchange = stack[depth]
+            kind = exchange.kind
+            found = False
+            if kind == DEFAULT:
+                queue = self.queues.get(bytes(buf[start:end]))
+                if queue is not None:
+                    found = True
+                    if queue.visited != visit:
+                        queue.visited = visit
+                        route.add(queue)
+            for binding in exchange.bindings:
+                if kind == HEADERS:
+                    if headers < 0:
+                        route.by_headers = True
+                        continue
+                    if not self._match_headers(binding, buf, headers, headers_end):
+                        continue
+                elif not binding.matches_key(kind, buf, start, end):
+                    continue
+                found = True
+                target = binding.destination
+                if target.visited != visit:
+                    target.visited = visit
+                    if binding.to_exchange:
+                        stack[depth] = target
+                        depth += 1
+                    else:
+                        route.add(target)
+            if not found and exchange.alternate is not None:
+                target = self.exchanges.get(exchange.alternate)
+                if target is not None and target.visited != visit:
+                    target.visited = visit
+                    stack[depth] = target
+                    depth += 1
+
+    def entries_for(self, route):
+        """How many entries a publish by *route* may take."""
+        return len(self.queues) if route.by_headers else route.count
+
+    # --- publishing ---
+
+    def publish(self, message, route, stamp):
+        """Put the whole *message* into its queues.
+
+        route, stamp  from route() and the route's stamp then; found anew when it is out of date
+
+        Returns the number of queues it is in; -1 when one of them refused it.
+        """
+        self.metrics.published += 1
+        if route.by_headers or route.stamp != stamp:
+            route = self._route_of(message)
+        count = route.count
+        queues = route.queues
+        refused = False
+        for k in range(count):
+            if not queues[k].push(message):
+                refused = True
+        if not count:
+            self.metrics.unroutable += 1
+        return -1 if refused else count
+
+    # --- time ---
+
+    def tick(self):
+        """Drop what has expired. Call it about once a second."""
+        for name in list(self.queues):
+            queue = self.queues[name]
+            queue.expire()
+            if queue.expires_ms >= 0 and not queue.consumers:
+                if ticks_diff(self.now, queue.used_at) > queue.expires_ms:
+                    self.delete_queue(queue)
+
+
+def check_queue_arguments(arguments):
+    """Raises PreconditionFailed, naming the argument, for one this broker does not honour.
+
+    To accept an argument and ignore it would be a promise broken in silence.
+    """
+    for key in arguments:
+        value = arguments[key]
+        if key in _QUEUE_NUMBERS:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise PreconditionFailed("invalid arg '%s': expected a number >= 0" % text(key))
+            if value > MAX_TTL_MS and key in (b"x-message-ttl", b"x-expires"):
+                raise PreconditionFailed(
+                    "invalid arg '%s': at most %d ms" % (text(key), MAX_TTL_MS)
+                )
+            if key == b"x-expires" and not value:
+                raise PreconditionFailed("invalid arg 'x-expires': expected a number > 0")
+        elif key == b"x-overflow":
+            if value not in (b"drop-head", b"reject-publish"):
+                raise PreconditionFailed("invalid arg 'x-overflow': drop-head or reject-publish")
+        elif key == b"x-queue-type":
+            if value != b"classic":
+                raise PreconditionFailed(
+                    "invalid arg 'x-queue-type': this broker has only classic"
+                )
+        elif key.startswith(b"x-"):
+            raise PreconditionFailed("invalid arg '%s': this broker does not have it" % text(key))
+
+
+def check_exchange_arguments(arguments):
+    """Raises PreconditionFailed, naming the argument, for one this broker does not honour."""
+    for key in arguments:
+        if key == b"alternate-exchange":
+            if not isinstance(arguments[key], bytes):
+                raise PreconditionFailed("invalid arg 'alternate-exchange': expected a name")
+        elif key.startswith(b"x-"):
+            raise PreconditionFailed("invalid arg '%s': this broker does not have it" % text(key))
+
+
+def check_match(arguments):
+    """Raises PreconditionFailed for an x-match that means nothing."""
+    mode = arguments.get(b"x-match", b"all")
+    if mode not in (b"all", b"any", b"all-with-x", b"any-with-x"):
+        raise PreconditionFailed("invalid x-match: expected all, any, all-with-x or any-with-x")

@@ -1,0 +1,26 @@
+"""A subscription to a queue. Its sink is whoever carries the messages away.
+
+A sink (an AMQP channel, a 1.0 link, a callback on the board) has two methods:
+
+    accepts(consumer, message)  may it be given this message now? Nothing changes.
+    deliver(consumer, entry)    take it. `entry` is in no list; unless the consumer is no_ack, the
+                                sink keeps it and later hands it to queue.settle() or .requeue().
+    cancelled(consumer)         the queue is gone
+"""
+
+
+class Consumer:
+    __slots__ = (
+        "next", "sink", "tag", "queue", "no_ack", "exclusive", "prefetch", "unacked", "prefix",
+    )  # fmt: skip
+
+    def __init__(self):
+        self.next = None  # in the table of free ones
+        self.sink = None
+        self.tag = b""
+        self.queue = None
+        self.no_ack = False
+        self.exclusive = False
+        self.prefetch = 0  # messages; 0 = no limit
+        self.unacked = 0
+        self.prefix = None  # the sink's own: what it writes before each delivery

@@ -1,0 +1,72 @@
+"""Exchanges and bindings, and which of them match."""
+
+from ..compat import const, equal
+from .topic import split_key, topic_match
+
+DEFAULT = const(0)
+DIRECT = const(1)
+FANOUT = const(2)
+TOPIC = const(3)
+HEADERS = const(4)
+KINDS = {b"direct": DIRECT, b"fanout": FANOUT, b"topic": TOPIC, b"headers": HEADERS}
+
+PREDECLARED = (
+    (b"", DEFAULT),
+    (b"amq.direct", DIRECT),
+    (b"amq.fanout", FANOUT),
+    (b"amq.topic", TOPIC),
+    (b"amq.headers", HEADERS),
+    (b"amq.match", HEADERS),
+)
+
+
+class Exchange:
+    def __init__(self):
+        self.next = None  # in the table of free ones
+        self.bindings = []  # those it is the source of
+        self.reset(b"", DIRECT, {})
+
+    def reset(self, name, kind, arguments):
+        self.name = name
+        self.kind = kind
+        self.arguments = arguments
+        self.alternate = arguments.get(b"alternate-exchange")
+        self.durable = False
+        self.auto_delete = False
+        self.internal = False
+        self.visited = 0  # by the route being resolved, see broker.py
+
+
+class Binding:
+    """From an exchange to a queue or another exchange."""
+
+    __slots__ = ("next", "source", "destination", "to_exchange", "key", "arguments", "words")
+
+    def __init__(self):
+        self.next = None  # in the table of free ones
+        self.source = None
+        self.destination = None
+        self.to_exchange = False
+        self.key = b""
+        self.arguments = None
+        self.words = None  # of a topic key
+
+    def bind(self, source, destination, to_exchange, key, arguments):
+        self.source = source
+        self.destination = destination
+        self.to_exchange = to_exchange
+        self.key = key
+        self.arguments = arguments
+        self.words = split_key(key) if source.kind == TOPIC else None
+
+    def is_same(self, destination, key, arguments):
+        return self.destination is destination and self.key == key and self.arguments == arguments
+
+    def matches_key(self, kind, buf, start, end):
+        """Whether the routing key in buf[start:end] matches; not for a headers exchange."""
+        if kind == FANOUT:
+            return True
+        if kind == TOPIC:
+            return topic_match(self.words, buf, start, end)
+        n = len(self.key)
+        return n == end - start and equal(buf, start, self.key, n)

@@ -1,0 +1,108 @@
+"""The broker used by code on the same board, without a socket."""
+
+from .compat import print_error
+from .errors import ResourceLimitExceeded
+from .log import log
+from .v091.codec import read_properties, shortstr, write_properties
+
+_AT_ONCE = 16  # messages one subscriber gets in one step
+
+
+class Received:
+    """A message as a callback sees it.
+
+    body         bytes
+    exchange, routing_key  str
+    properties   dict by the names of the basic class (`headers`, `message_id` ...); strings in it
+                 are octets
+    redelivered  bool
+    """
+
+    def __init__(self, pool, message, redelivered):
+        octets = memoryview(bytearray(message.size))
+        pool.read_at(message, 0, message.size, octets, 0)
+        key = 1 + octets[0]
+        self.exchange = str(octets[1:key], "utf-8")
+        self.routing_key = str(octets[key + 1 : message.head], "utf-8")
+        self.properties = read_properties(octets, message.head)
+        self.body = bytes(octets[message.head + message.properties :])
+        self.redelivered = redelivered
+
+
+def publish(broker, exchange, routing_key, body, properties):
+    """Publish *body* (octets or str): the number of queues it went to.
+
+    properties  dict by the names of the basic class, or None; delivery_mode 2 makes it persistent
+
+    Raises NotFound for the exchange, ResourceLimitExceeded when there is no memory for it or a
+    queue is full and refuses it.
+    """
+    if isinstance(body, str):
+        body = body.encode()
+    properties = properties or {}
+    head = shortstr(exchange) + shortstr(routing_key)
+    encoded = write_properties(properties)
+    route = broker.route(memoryview(head), 0, len(head))
+    if broker.entries_for(route) > broker.entries.free - broker.promised:
+        raise ResourceLimitExceeded("no room for another delivery")
+    message = broker.pool.begin(len(head) + len(encoded) + len(body))
+    if message is None:
+        raise ResourceLimitExceeded("no room for a message of %d octets" % len(body))
+    for octets in (head, encoded, body):
+        broker.pool.write(message, memoryview(octets), 0, len(octets))
+    message.head = len(head)
+    message.properties = len(encoded)
+    message.body = len(body)
+    message.persistent = properties.get("delivery_mode") == 2
+    if properties.get("expiration") is not None:
+        message.ttl_ms = int(properties["expiration"])
+    queues = broker.publish(message, route, route.stamp)
+    broker.pool.release(message)
+    if queues < 0:
+        raise ResourceLimitExceeded("a queue is full")
+    return queues
+
+
+class Subscriber:
+    """The sink of one node.subscribe(): calls back from step(), never from inside a publish."""
+
+    def __init__(self, broker, queue, callback):
+        self._broker = broker
+        self._callback = callback
+        self._left = 0
+        self.consumer = queue.subscribe(self, b"local", False, False, 1)
+
+    def pump(self):
+        """Call back for what waits. True when there may be more."""
+        if self.consumer is None:
+            return False
+        self._left = _AT_ONCE
+        self.consumer.queue.dispatch()
+        more = not self._left
+        self._left = 0
+        return more
+
+    def accepts(self, consumer, message):
+        return self._left > 0
+
+    def deliver(self, consumer, entry):
+        left = self._left - 1
+        self._left = 0  # a callback that publishes to its own queue is not called inside itself
+        queue = entry.queue
+        self._broker.metrics.delivered += 1
+        try:
+            self._callback(Received(self._broker.pool, entry.message, entry.redelivered))
+        except Exception as error:  # the application's, which may not stop the broker
+            print_error(error, log.error)
+            self._broker.metrics.callback_errors += 1
+            if not entry.redelivered and self.consumer is not None:
+                # Once more, in the next step; a second failure drops it.
+                left = 0
+                queue.requeue(entry)
+                self._left = left
+                return
+        queue.settle(entry)
+        self._left = left
+
+    def cancelled(self, consumer):
+        self.consumer = None

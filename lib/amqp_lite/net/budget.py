@@ -1,0 +1,89 @@
+"""How much output may be under way over all connections together.
+
+lwIP on a board keeps sent octets in one small memory until the peers' TCP acknowledges them. When it
+is full, a write on *any* connection blocks for up to 10 s, then claims success and the octets are
+lost. Nobody can ask lwIP how much is left, so we count ourselves: octets are spent when written,
+and given back when the peer shows that it reads:
+
+    it settles a delivery         all up to that delivery was read
+    it sends anything later       its TCP acknowledged what we wrote a moment before
+    it is silent, the stack took  an acknowledgement takes a round trip, not a quarter of a second
+    all, and time passes
+
+A stack that takes less than it was given holds as much of that peer as it can: the peer is stalled
+and is cut when that lasts.
+"""
+
+from ..compat import const, ticks_diff
+
+_ROUND_TRIP_MS = const(50)
+_SILENCE_MS = const(250)
+_STALL_MS = const(2000)
+SLOW_WRITE_MS = const(1000)  # a write that blocked so long may have lost octets: not to be trusted
+
+
+class Account:
+    """What one connection has under way."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.unproven = 0  # octets written and not shown to be read
+        self.wrote_at = 0  # ticks
+        self.full = False  # the stack took less than it was given
+        self.full_since = 0  # ticks
+        self._proven = 0  # the output's count when we last looked
+
+    def prove(self, output):
+        """Give back what *output* knows to be read."""
+        if output.proven != self._proven:
+            self._proven = output.proven
+            on_wire = (output.written - output.pending - output.proven) & 0x3FFFFFFF
+            if on_wire < self.unproven:
+                self.unproven = on_wire
+
+    def heard(self, now):
+        """Octets came from the peer."""
+        if self.unproven and not self.full:
+            if ticks_diff(now, self.wrote_at) >= _ROUND_TRIP_MS:
+                self.unproven = 0
+
+    def stalled(self, now):
+        return self.full and ticks_diff(now, self.full_since) > _STALL_MS
+
+
+class OutputBudget:
+    """
+    total       octets under way over all connections
+    stack_send  octets the stack keeps for one connection at most
+    """
+
+    def __init__(self, total, stack_send):
+        self._total = total
+        self._stack_send = stack_send
+        # What one connection can never take from the others.
+        self._most = total - total // 6
+
+    def allowance(self, account, accounts, now):
+        """How many octets the owner of *account* may write now."""
+        used = 0
+        for other in accounts:
+            if other.unproven and not other.full:
+                if ticks_diff(now, other.wrote_at) >= _SILENCE_MS:
+                    other.unproven = 0
+            used += other.unproven
+        return max(0, min(self._total - used, self._most - account.unproven))
+
+    def wrote(self, account, asked, taken, now):
+        """The stack took *taken* of *asked* octets."""
+        account.wrote_at = now
+        account.unproven += taken
+        if taken == asked:
+            account.full = False
+        else:
+            # The stack holds all it ever holds for one connection.
+            account.unproven = self._stack_send
+            if not account.full:
+                account.full = True
+                account.full_since = now

@@ -1,0 +1,123 @@
+"""Listening sockets, and the first eight octets of a peer."""
+
+from ..compat import accept, listen, local_port, ticks_diff
+from ..log import log
+
+OUR_HEADER = b"AMQP\x00\x00\x09\x01"
+
+# How other protocols begin, for the log: people point MQTT clients and browsers at AMQP ports.
+_OTHERS = (
+    (b"AMQP\x03", "AMQP 1.0 with SASL"),
+    (b"AMQP\x00\x01", "AMQP 1.0"),
+    (b"AMQP\x01\x01\x00\x09", "AMQP 0-9"),
+    (b"AMQP\x01\x01\x08", "AMQP 0-8"),
+    (b"AMQP", "another version of AMQP"),
+    (b"\x16\x03", "TLS"),
+    (b"\x10", "MQTT"),
+    (b"GET ", "HTTP"),
+    (b"POST", "HTTP"),
+    (b"PUT ", "HTTP"),
+    (b"HEAD", "HTTP"),
+    (b"PRI ", "HTTP/2"),
+    (b"CONNECT", "STOMP or HTTP"),
+)
+
+
+class Listener:
+    """One listening socket."""
+
+    def __init__(self, host, port):
+        self.host = host
+        self.sock = listen(host, port, 8)
+        self.port = local_port(self.sock, port)
+
+    def accept(self):
+        """(socket, address) of the next waiting peer, or None."""
+        return accept(self.sock)
+
+    def close(self):
+        self.sock.close()
+
+
+class _Header:
+    """The output of a Greeting: our protocol header, once."""
+
+    def __init__(self):
+        self.view = memoryview(OUR_HEADER)
+        self.pending = 0
+        self.written = 0
+        self.proven = 0
+
+    def sent(self, n):
+        self.view = self.view[n:]
+        self.pending -= n
+
+
+class Greeting:
+    """The engine of a peer until it has sent its protocol header (AMQP 0-9-1 §4.2.2).
+
+    Same face as the protocol engines; `agreed` becomes True when the header is ours, and the
+    reactor puts the real engine in its place. Any other header is answered with ours.
+    """
+
+    stalled = False
+    user = None
+
+    def __init__(self, broker):
+        self._broker = broker
+        self.output = _Header()
+        self.name = ""
+        self.agreed = False
+        self.closed = True
+        self.deadline = 0
+        self._got = bytearray(8)
+        self._n = 0
+
+    def open(self, address, deadline):
+        self.name = address
+        self.deadline = deadline
+        self.output = _Header()
+        self.agreed = False
+        self.closed = False
+        self._n = 0
+
+    def room(self):
+        return 8 - self._n
+
+    def feed(self, buf, n):
+        for k in range(n):
+            self._got[self._n] = buf[k]
+            self._n += 1
+        n = self._n
+        if self._got[:n] != OUR_HEADER[:n]:
+            log.warning("%s speaks %s, this is an AMQP 0-9-1 port", self.name, self._guess())
+            self._broker.metrics.connections_refused += 1
+            self.output.pending = len(OUR_HEADER)
+            self.closed = True
+        elif n == 8:
+            self.agreed = True
+
+    def _guess(self):
+        got = bytes(self._got[: self._n])
+        for start, name in _OTHERS:
+            if got.startswith(start) or start.startswith(got):
+                return name
+        return "no protocol we know"
+
+    def pump(self):
+        pass
+
+    def resume(self):
+        pass
+
+    def tick(self):
+        left = ticks_diff(self.deadline, self._broker.now)
+        if left <= 0 and not self.closed:
+            log.warning("%s sent no protocol header", self.name)
+            self._broker.metrics.peers_cut += 1
+            self.closed = True
+        return max(left, 1)
+
+    def lost(self):
+        self.closed = True
+        self.output.pending = 0

@@ -1,0 +1,276 @@
+"""The reactor: one thread, all sockets, one step at a time.
+
+A step waits until something is ready, feeds what came to the engines, lets the store commit, and
+writes once to each peer that has output. No other file touches a socket.
+"""
+
+from ..compat import (
+    Poller,
+    print_error,
+    receive,
+    ticks_add,
+    ticks_diff,
+    ticks_ms,
+    transmit,
+)
+from ..log import log
+from .budget import SLOW_WRITE_MS, Account, OutputBudget
+from .listener import Greeting, Listener
+
+
+class Peer:
+    """A slot for one connection: made once, reused for one peer after the other."""
+
+    def __init__(self, broker, engine):
+        self.greeting = Greeting(broker)
+        self.amqp = engine
+        self.engine = self.greeting
+        self.account = Account()
+        self.sock = None
+        self.reading = True  # what the poller watches for
+        self.writing = False
+        self.held_back = False  # output waits for the budget
+
+
+class Reactor:
+    """
+    broker       the model, whose clock this turns
+    engines      one protocol engine for each connection there can be
+    spare        connections that strangers never get: the bridge's
+    strangers    connections without login at once; the oldest goes when one more comes
+    read_octets  read from a socket at once
+    login_ms     from accept to login
+    budget       octets under way over all connections, 0 = no limit; stack_send: see budget.py
+    """
+
+    def __init__(
+        self, broker, engines, spare, strangers, read_octets, login_ms, budget, stack_send
+    ):
+        self.listeners = []
+        self._broker = broker
+        self._free = [Peer(broker, engine) for engine in engines]
+        self._peers = []
+        self._spare = spare
+        self._strangers = strangers
+        self._login_ms = login_ms
+        self._budget = OutputBudget(budget, stack_send) if budget else None
+        self._accounts = [peer.account for peer in self._free]
+        self._buffer = memoryview(bytearray(read_octets))
+        self._poller = Poller()
+        self._on_ready = self._ready  # bound once: binding allocates
+        self._again = False  # somebody has more to do than one step allows
+        self._ticked = ticks_ms()
+        self._next_tick = 0
+        broker.now = self._ticked
+
+    def listen(self, host, port):
+        """Accept peers there. Raises OSError. The port that was taken, for port 0."""
+        listener = Listener(host, port)
+        self.listeners.append(listener)
+        self._poller.add(listener.sock, listener)
+        return listener.port
+
+    def connections(self):
+        """The engines of all connected peers."""
+        return [peer.engine for peer in self._peers]
+
+    def step(self, timeout_ms):
+        """Wait at most *timeout_ms* for something to do, and do it."""
+        broker = self._broker
+        if self._again:
+            timeout_ms = 0
+        elif timeout_ms > self._next_tick:
+            timeout_ms = self._next_tick
+        self._again = False
+        self._poller.wait(timeout_ms, self._on_ready)
+        broker.now = now = ticks_ms()
+        broker.store.commit()
+        if broker.freed:
+            # Memory became free: peers that wait for some go first.
+            broker.freed = False
+            self._resume()
+        peers = self._peers
+        k = len(peers)
+        while k:
+            # Backwards, because a peer may leave the list.
+            k -= 1
+            peer = peers[k]
+            engine = peer.engine
+            engine.pump()
+            if engine.output.pending:
+                self._write(peer, now)
+            if engine.stalled:
+                engine.resume()
+            self._watch(peer)
+        if ticks_diff(now, self._ticked) >= self._next_tick:
+            self._tick(now)
+
+    def _resume(self):
+        for peer in self._peers:
+            if peer.engine.stalled:
+                peer.engine.resume()
+                self._again = True
+
+    def _tick(self, now):
+        self._ticked = now
+        wait = 1000
+        for peer in list(self._peers):
+            wait = min(wait, peer.engine.tick())
+            if peer.account.stalled(now):
+                self._cut(peer, "it does not read")
+            elif peer.engine.closed or peer.engine.output.pending:
+                self._again = True
+        self._broker.tick()
+        self._next_tick = max(wait, 1)
+
+    def _ready(self, who, readable, writable):
+        if isinstance(who, Listener):
+            self._accept(who)
+            return
+        engine = who.engine
+        if not readable:
+            return
+        room = engine.room()
+        if not room:
+            return
+        if room > len(self._buffer):
+            room = len(self._buffer)
+        try:
+            n = receive(who.sock, self._buffer, room)
+        except OSError as error:
+            log.debug("%s: %s", engine.name, error)
+            n = 0
+        if not n:
+            self._drop(who)
+        elif n > 0:
+            if self._budget is not None:
+                who.account.heard(self._broker.now)
+            self._feed(who, n)
+
+    def _feed(self, peer, n):
+        try:
+            peer.engine.feed(self._buffer, n)
+            if peer.engine is peer.greeting and peer.greeting.agreed:
+                peer.engine = peer.amqp
+                peer.engine.open(peer.greeting.name, peer.greeting.deadline)
+        except MemoryError:
+            self._cut(peer, "out of memory")
+        except Exception as error:  # a bug of ours may cost this peer, never the others
+            print_error(error, log.error)
+            self._cut(peer, "an error of the broker")
+
+    def _accept(self, listener):
+        while True:
+            accepted = listener.accept()
+            if accepted is None:
+                return
+            sock, address = accepted
+            self._make_way()
+            if len(self._free) <= self._spare:
+                log.warning(
+                    "%s refused: %d connections are all there are", address, len(self._peers)
+                )
+                self._broker.metrics.connections_refused += 1
+                sock.close()
+                continue
+            peer = self._free.pop()
+            peer.sock = sock
+            peer.account.reset()
+            peer.engine = peer.greeting
+            peer.reading = True
+            peer.writing = False
+            peer.held_back = False
+            peer.greeting.open(address, ticks_add(self._broker.now, self._login_ms))
+            self._peers.append(peer)
+            self._poller.add(sock, peer)
+
+    def _make_way(self):
+        """The oldest peer without a login goes when there are too many of them."""
+        strangers = [peer for peer in self._peers if peer.engine.user is None]
+        if len(strangers) >= self._strangers:
+            self._cut(strangers[0], "another peer wants to log in")
+
+    def _write(self, peer, now):
+        engine = peer.engine
+        n = engine.output.pending
+        budget = self._budget
+        if budget is not None:
+            peer.account.prove(engine.output)
+            allowed = budget.allowance(peer.account, self._accounts, now)
+            peer.held_back = allowed < n
+            n = min(n, allowed)
+            if not n:
+                return
+        try:
+            taken = transmit(peer.sock, engine.output.view, 0, n)
+        except OSError as error:
+            log.debug("%s: %s", engine.name, error)
+            self._drop(peer)
+            return
+        if budget is not None:
+            budget.wrote(peer.account, n, taken, now)
+            if ticks_diff(ticks_ms(), now) >= SLOW_WRITE_MS:
+                self._slow_write(peer)
+                return
+        if taken:
+            engine.output.sent(taken)
+            if not engine.output.pending and not engine.closed:
+                engine.pump()
+                if engine.output.pending:
+                    self._again = True
+
+    def _slow_write(self, peer):
+        """The stack was full: what it says it took may be lost, and somebody filled it."""
+        worst = peer
+        for other in self._peers:
+            if other.account.unproven > worst.account.unproven:
+                worst = other
+        if worst is not peer:
+            self._cut(worst, "it does not read and fills the network stack")
+        self._cut(peer, "a write took longer than %d ms" % SLOW_WRITE_MS)
+
+    def _watch(self, peer):
+        """Tell the poller what this peer waits for; end it when it has nothing left to say."""
+        engine = peer.engine
+        if peer.sock is None:
+            return
+        if engine.closed and not engine.output.pending:
+            self._drop(peer)
+            return
+        reading = engine.room() > 0
+        # What the budget holds back comes with a proof or with time, not with a writable socket.
+        writing = engine.output.pending > 0 and not peer.held_back
+        if peer.held_back and self._next_tick > 50:
+            self._next_tick = 50
+        if reading != peer.reading or writing != peer.writing:
+            peer.reading = reading
+            peer.writing = writing
+            self._poller.want(peer.sock, peer, reading, writing)
+
+    def _cut(self, peer, why):
+        log.warning("%s cut: %s", peer.engine.name, why)
+        self._broker.metrics.peers_cut += 1
+        self._drop(peer)
+
+    def _drop(self, peer):
+        sock = peer.sock
+        if sock is None:
+            return
+        peer.sock = None
+        self._poller.remove(sock)
+        sock.close()
+        peer.account.reset()
+        self._peers.remove(peer)
+        self._free.append(peer)
+        peer.engine.lost()
+        # Its messages may be somebody else's now.
+        self._again = True
+
+    def close(self):
+        """Hang up on everybody and stop listening."""
+        for peer in list(self._peers):
+            self._drop(peer)
+        for listener in self.listeners:
+            self._poller.remove(listener.sock)
+            listener.close()
+        self.listeners.clear()

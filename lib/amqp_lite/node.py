@@ -1,0 +1,166 @@
+"""The parts put together from one configuration: the broker as a program uses it.
+
+node = Node({"queues": [{"name": "telemetry"}]})
+node.subscribe("telemetry", print)
+node.publish("", "telemetry", b"21.5")
+node.run()                       # or: while True: node.step(100)   or: await node.serve()
+"""
+
+from . import __version__
+from .access import Access
+from .broker.broker import Broker
+from .broker.exchange import KINDS
+from .broker.table import Table
+from .compat import heap_free, ticks_ms
+from .config import load
+from .limits import check, complete
+from .local import Subscriber, publish
+from .log import log
+from .net.reactor import Reactor
+from .store.ram import RamStore
+from .v091.channel import Channel
+from .v091.codec import match_headers
+from .v091.connection import Connection
+
+
+class Node:
+    """
+    settings  the configuration, a dict or JSON text as in config.py; None for the default
+    profile   the numbers of the machine as in limits.py; None for those the settings name
+
+    Raises ConfigError when they cannot be used, OSError when a listener's port is taken.
+    """
+
+    def __init__(self, settings=None, profile=None):
+        settings = load(settings)
+        profile = complete(profile, settings["limits"])
+        check(profile)
+        log.configure(settings["log_level"], profile["log_lines"])
+        self.device = settings["device"]
+        self.profile = profile
+        self.broker = Broker(profile, RamStore(), match_headers)
+        self.running = False
+        self._started = ticks_ms()
+        self._subscribers = []
+        access = Access(settings["users"])
+        vhosts = (b"/", settings["vhost"].encode())
+        channels = Table(Channel, profile["channels"], "channel")
+        self.reactor = Reactor(
+            self.broker,
+            [
+                Connection(self.broker, access, profile, channels, vhosts)
+                for _ in range(profile["connections"])
+            ],
+            profile["reserved"],
+            profile["unauthenticated"],
+            profile["receive_buffer"],
+            profile["login_ms"],
+            profile["output_budget"],
+            profile["stack_send"],
+        )
+        self._declare(settings)
+        for listener in settings["listeners"]:
+            port = self.reactor.listen(listener["host"], listener["port"])
+            print("listening on %s:%d" % (listener["host"], port))
+
+    def _declare(self, settings):
+        broker = self.broker
+        for row in settings["exchanges"]:
+            broker.declare_exchange(
+                row["name"].encode(), KINDS[row["type"].encode()], row["durable"],
+                row["auto_delete"], row["internal"], octets(row["arguments"]),
+            )  # fmt: skip
+        for row in settings["queues"]:
+            broker.declare_queue(
+                row["name"].encode(), row["durable"], None, row["auto_delete"],
+                octets(row["arguments"]),
+            )  # fmt: skip
+        for row in settings["bindings"]:
+            find = broker.queue if row["destination_type"] == "queue" else broker.exchange
+            broker.bind(
+                broker.exchange(row["source"].encode()), find(row["destination"].encode()),
+                row["routing_key"].encode(), octets(row["arguments"]),
+            )  # fmt: skip
+
+    # --- the wheel ---
+
+    def step(self, timeout_ms=0):
+        """Do what there is to do; wait for it at most *timeout_ms*."""
+        for subscriber in self._subscribers:
+            if subscriber.pump():
+                timeout_ms = 0
+        self.reactor.step(timeout_ms)
+
+    def run(self):
+        """Serve until stop()."""
+        self.running = True
+        while self.running:
+            self.step(1000 if not self._subscribers else 50)
+
+    async def serve(self):
+        """The same beside other asyncio tasks, until stop()."""
+        import asyncio
+
+        self.running = True
+        idle = 0.001
+        while self.running:
+            before = self.broker.metrics.published + self.broker.metrics.delivered
+            self.step(0)
+            busy = before != self.broker.metrics.published + self.broker.metrics.delivered
+            # Polled, not awaited: the reactor's poll knows all sockets, asyncio's none of them.
+            idle = 0 if busy else min(idle * 2 + 0.001, 0.02)
+            await asyncio.sleep(idle)
+
+    def stop(self):
+        """End run() or serve() after the step under way."""
+        self.running = False
+
+    def close(self):
+        """Hang up on everybody and stop listening."""
+        self.reactor.close()
+
+    # --- for code on the same machine ---
+
+    def publish(self, exchange, routing_key, body, properties=None):
+        """Publish *body*; see local.publish() for what it answers and raises."""
+        return publish(self.broker, exchange, routing_key, body, properties)
+
+    def subscribe(self, queue, callback):
+        """Call *callback*(message) from step() for each message of the existing *queue*.
+
+        The message (see local.Received) is acknowledged when the callback returns; when it raises,
+        the message comes once more, and is dropped and counted the second time. Raises NotFound.
+        """
+        found = self.broker.queue(queue.encode())
+        self._subscribers.append(Subscriber(self.broker, found, callback))
+
+    def status(self):
+        """What goes on, as a dict that json can print."""
+        broker = self.broker
+        return {
+            "device": self.device,
+            "version": __version__,
+            "uptime_ms": broker.now - self._started,
+            "heap_free": heap_free(),
+            "connections": [engine.name for engine in self.reactor.connections()],
+            "blocks_free": broker.pool.available,
+            "messages_free": broker.pool.messages.free,
+            "deliveries_free": broker.entries.free,
+            "queues": {
+                str(name, "utf-8"): {
+                    "ready": broker.queues[name].ready.count,
+                    "unacked": broker.queues[name].unacked,
+                    "consumers": len(broker.queues[name].consumers),
+                }
+                for name in broker.queues
+            },
+            "counters": broker.metrics.snapshot(),
+            "log": log.recent(),
+        }
+
+
+def octets(value):
+    """*value* of the configuration with its text as octets, the form the model works with."""
+    if isinstance(value, dict):
+        return {octets(key): octets(value[key]) for key in value}
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""Where durable messages are kept. Knows no message format."""

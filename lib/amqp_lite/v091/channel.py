@@ -1,0 +1,637 @@
+"""One AMQP 0-9-1 channel: publishes in, deliveries out, and the methods of the model's classes.
+
+publish, header and body arrive as one message: the publish gets a message of the pool and writes
+exchange and routing key, the header its properties, body frames the rest; then the broker routes
+it. ack, nack and reject find their delivery in `unacked`, oldest first.
+"""
+
+import struct
+
+from ..access import CONFIGURE, READ, WRITE
+from ..broker.broker import REPLY_TO
+from ..broker.exchange import KINDS
+from ..broker.queue import EntryList, text
+from ..compat import const, copy, equal, u16, u32
+from ..errors import (
+    AccessRefused,
+    CommandInvalid,
+    ContentTooLarge,
+    NotAllowed,
+    NotImplementedHere,
+    PreconditionFailed,
+    SyntaxFailure,
+    UnexpectedFrame,
+)
+from . import methods as m
+from .codec import check_text, shortstr
+
+# Of a delivery, besides consumer tag, head, properties and body: three frames' head and end,
+# class, method, delivery tag, redelivered; class, weight, body size.
+_DELIVERY_OCTETS = const(50)
+_MANDATORY = const(1)
+_IMMEDIATE = const(2)
+
+
+class Channel:
+    def __init__(self):
+        self.next = None  # in the table of free ones
+        self.unacked = EntryList()
+        self.consumers = []
+        self._clear(None, 0)
+
+    def _clear(self, connection, number):
+        self.connection = connection
+        self.number = number
+        self.closing = False  # we sent channel.close: everything but close-ok is ignored
+        self.active = True  # channel.flow
+        self.prefetch = 0  # of the whole channel, basic.qos with global
+        self._consumer_prefetch = 0  # of consumers to come
+        self._delivery_tag = 0
+        self._tags = 0  # for consumer tags we make
+        self._confirming = False
+        self.published = 0  # publishes to confirm so far, and
+        self.confirmed = 0  # confirmed so far
+        self.message = None  # being received
+        self.receiving = False  # between a publish and the end of its content
+        self.body_left = 0
+        self.progress = 0  # ticks of the last octets of `message`
+        self._mandatory = False
+        self._route = None
+        self._stamp = 0
+        self._promised = 0  # entries
+        self._write_ok = None  # the exchange this user may publish to, asked last
+        self._reply_queue = None
+        self._declared = b""  # the queue declared last
+
+    def open(self, connection, number):
+        self._clear(connection, number)
+
+    def release(self):
+        """Give back all the channel holds: consumers, unacknowledged messages, the half message."""
+        self._abandon()
+        broker = self.connection.broker
+        for consumer in list(self.consumers):
+            self._drop_consumer(consumer)
+        queues = []
+        while self.unacked.tail is not None:
+            entry = self.unacked.tail
+            self.unacked.remove(entry)
+            self.connection.output.prove(entry)
+            queue = entry.queue
+            queue.requeue(entry)
+            if queue not in queues:
+                queues.append(queue)
+        if self._reply_queue is not None and not self._reply_queue.deleted:
+            broker.delete_queue(self._reply_queue)
+        self._reply_queue = None
+        for queue in queues:
+            if not queue.deleted:
+                queue.dispatch()
+
+    # --- publish ---
+
+    def on_publish(self, buf, i, end):
+        """basic.publish in buf[i:end]. False: no memory for it now."""
+        i += 2
+        if i >= end:
+            raise SyntaxFailure("arguments are shorter than the method needs")
+        key = i + 1 + buf[i]
+        stop = key + 1 + buf[key] if key < end else end
+        if stop + 1 != end:
+            raise SyntaxFailure("arguments do not fill basic.publish")
+        bits = buf[stop]
+        n = stop - i
+        connection = self.connection
+        broker = connection.broker
+        if bits & _IMMEDIATE:
+            raise NotImplementedHere("immediate=true")
+        route = broker.route(buf, i, n)
+        exchange = route.exchange
+        if exchange is not self._write_ok:
+            check_text(buf, i + 1, key)
+            if exchange.internal:
+                raise AccessRefused(
+                    "cannot publish to internal exchange '%s'" % text(exchange.name)
+                )
+            connection.user_may(WRITE, exchange.name, "exchange")
+            self._write_ok = exchange
+        message = broker.pool.begin(n)
+        if message is None:
+            connection.say_blocked()
+            return False
+        broker.pool.write(message, buf, i, n)
+        message.head = n
+        message.properties = 0
+        message.body = 0
+        self.message = message
+        self.receiving = True
+        self.progress = broker.now
+        self.body_left = -1
+        self._mandatory = bits & _MANDATORY != 0
+        self._route = route
+        self._stamp = route.stamp
+        return True
+
+    def on_header(self, buf, i, end):
+        """The content header in buf[i:end]. False: no memory for the message now."""
+        message = self.message
+        if message is None or self.body_left != -1:
+            raise UnexpectedFrame("a content header without a publish")
+        if end - i < 14:
+            raise SyntaxFailure("a content header of %d octets" % (end - i))
+        if u16(buf, i) != m.BASIC:
+            raise UnexpectedFrame("content of class %d" % u16(buf, i))
+        if u16(buf, i + 2):
+            raise UnexpectedFrame("content of weight %d" % u16(buf, i + 2))
+        connection = self.connection
+        broker = connection.broker
+        body = u32(buf, i + 8)
+        if u32(buf, i + 4) or body > broker.message_max:
+            raise ContentTooLarge(
+                "the body is longer than the maximum of %d octets" % broker.message_max
+            )
+        i += 12
+        properties = connection.properties
+        properties.scan(buf, i, end)
+        if properties.user_id >= 0:
+            self._check_user_id(buf, properties.user_id)
+        reply = properties.reply_to
+        if reply >= 0 and not (
+            buf[reply] == len(REPLY_TO) and equal(buf, reply + 1, REPLY_TO, len(REPLY_TO))
+        ):
+            reply = -1
+        size = end - i
+        if reply >= 0:
+            reply_to = self._reply_address()
+            size += len(reply_to) - 1 - len(REPLY_TO)
+        needed = broker.entries_for(self._route)
+        if needed > broker.entries.free - broker.promised or not broker.pool.extend(
+            message, size + body
+        ):
+            connection.say_blocked()
+            return False
+        broker.promised += needed
+        self._promised = needed
+        message.persistent = properties.persistent
+        message.ttl_ms = properties.ttl_ms
+        message.properties = size
+        message.body = body
+        if reply < 0:
+            broker.pool.write(message, buf, i, size)
+        else:
+            behind = reply + 1 + len(REPLY_TO)
+            broker.pool.write(message, buf, i, reply - i)
+            broker.pool.write(message, reply_to, 0, len(reply_to))
+            broker.pool.write(message, buf, behind, end - behind)
+        self.body_left = body
+        self.progress = broker.now
+        if not body:
+            self._received()
+        return True
+
+    def _check_user_id(self, buf, i):
+        name = self.connection.user.name
+        if buf[i] != len(name) or not equal(buf, i + 1, name, len(name)):
+            raise PreconditionFailed(
+                "user_id property set to another name than the authenticated user '%s'"
+                % text(name)
+            )
+
+    def _reply_address(self):
+        if self._reply_queue is None:
+            raise PreconditionFailed("fast reply consumer does not exist")
+        return shortstr(self._reply_queue.name)
+
+    def on_body(self, buf, i, n):
+        """*n* octets of a body."""
+        self.connection.broker.pool.write(self.message, buf, i, n)
+        self.body_left -= n
+
+    def on_body_frame(self):
+        """A body frame is whole."""
+        self.progress = self.connection.broker.now
+        if not self.body_left:
+            self._received()
+
+    def _received(self):
+        """The message is whole: route it."""
+        connection = self.connection
+        broker = connection.broker
+        message = self.message
+        self.message = None
+        self.receiving = False
+        broker.promised -= self._promised
+        self._promised = 0
+        queues = broker.publish(message, self._route, self._stamp)
+        if self._confirming:
+            self.published += 1
+            if queues < 0:
+                self._nack(self.published)
+            connection.unconfirmed = True
+        if not queues and self._mandatory:
+            connection.output.add_return(self.number, message)
+        else:
+            broker.pool.release(message)
+
+    def _nack(self, sequence):
+        """One of the queues refused it. The ack of later ones, `multiple`, passes over it."""
+        frame = struct.pack(
+            ">BHIIQBB", m.METHOD, self.number, 13, m.BASIC_NACK, sequence, 0, m.FRAME_END
+        )
+        self.connection.output.put(self.number, frame)
+        if self.confirmed == sequence - 1:
+            self.confirmed = sequence
+
+    def _abandon(self):
+        """Drop the half-received message."""
+        broker = self.connection.broker
+        if self.message is not None:
+            broker.pool.release(self.message)
+            broker.promised -= self._promised
+            broker.freed = True
+        self._promised = 0
+        self.message = None
+        self.receiving = False
+        self.body_left = 0
+
+    # --- deliver: this channel as the sink of its consumers ---
+
+    def accepts(self, consumer, message):
+        if not self.active or (self.prefetch and self.unacked.count >= self.prefetch):
+            return False
+        return self.connection.output.fits(message.size + len(consumer.prefix) + _DELIVERY_OCTETS)
+
+    def deliver(self, consumer, entry):
+        output = self.connection.output
+        self._delivery_tag = tag = self._delivery_tag + 1
+        prefix = consumer.prefix
+        message = entry.message
+        out = output.buffer
+        at = output.pending
+        n = len(prefix)
+        head = message.head
+        copy(out, at, prefix, 0, n)
+        struct.pack_into(">I", out, at + 3, n + 2 + head)
+        at += n
+        struct.pack_into(">QB", out, at, tag, entry.redelivered)
+        at += 9
+        broker = self.connection.broker
+        block = broker.pool.read(message.first, 0, head, out, at)
+        output.send_content(self.number, message, at + head, block)
+        broker.metrics.delivered += 1
+        if consumer.no_ack:
+            entry.queue.settle(entry)
+        else:
+            entry.tag = tag
+            self.unacked.append(entry)
+            output.mark(entry)
+
+    def cancelled(self, consumer):
+        """The queue is gone; the broker takes the consumer off it."""
+        self._detach(consumer)
+        if self.connection.can_cancel:
+            self._reply(m.BASIC_CANCEL, consumer.tag, True)
+
+    def _detach(self, consumer):
+        self.consumers.remove(consumer)
+        entry = self.unacked.head
+        while entry is not None:
+            if entry.consumer is consumer:
+                entry.consumer = None
+            entry = entry.next
+
+    def _drop_consumer(self, consumer):
+        self._detach(consumer)
+        consumer.queue.unsubscribe(consumer)
+
+    # --- ack, nack, reject, recover ---
+
+    def on_ack(self, buf, i, end, method):
+        """basic.ack or basic.nack in buf[i:end]."""
+        if end - i != 9:
+            raise SyntaxFailure("basic.ack takes 9 octets of arguments, not %d" % (end - i))
+        tag = u16(buf, i + 4) << 16 | u16(buf, i + 6)
+        if buf[i] | buf[i + 1] | buf[i + 2] | buf[i + 3]:
+            tag |= (u16(buf, i) << 16 | u16(buf, i + 2)) << 32
+        bits = buf[i + 8]
+        requeue = method == m.BASIC_NACK and bits & 2 != 0
+        if bits & 1:
+            self._settle_upto(tag, requeue, method == m.BASIC_NACK)
+        else:
+            self._settle_one(tag, requeue, method == m.BASIC_NACK)
+
+    def on_basic_reject(self, tag, requeue):
+        self._settle_one(tag, requeue, True)
+
+    def _settle_one(self, tag, requeue, rejected):
+        entry = self.unacked.tail
+        if entry is None or entry.tag != tag:
+            entry = self.unacked.head
+            while entry is not None and entry.tag != tag:
+                entry = entry.next
+            if entry is None:
+                raise PreconditionFailed("unknown delivery tag %d" % tag)
+        queue = entry.queue
+        self._settle(entry, requeue, rejected)
+        self._go_on(queue)
+
+    def _settle_upto(self, tag, requeue, rejected):
+        """Settle all up to *tag*; 0 means all there are."""
+        last = self.unacked.tail
+        if tag:
+            while last is not None and last.tag != tag:
+                last = last.prev
+            if last is None:
+                raise PreconditionFailed("unknown delivery tag %d" % tag)
+        queue = None
+        while last is not None:
+            entry = self.unacked.head
+            # From the last to the first, so that requeued ones find their place at the head.
+            if requeue:
+                entry = last
+                last = entry.prev
+            elif entry is last:
+                last = None
+            if queue is not None and queue is not entry.queue:
+                self._go_on(queue)
+            queue = entry.queue
+            self._settle(entry, requeue, rejected)
+        if queue is not None:
+            self._go_on(queue)
+
+    def _settle(self, entry, requeue, rejected):
+        self.unacked.remove(entry)
+        self.connection.output.prove(entry)
+        queue = entry.queue
+        metrics = self.connection.broker.metrics
+        if requeue:
+            queue.requeue(entry)
+            return
+        if rejected:
+            metrics.dropped_rejected += 1
+        else:
+            metrics.acknowledged += 1
+        queue.settle(entry)
+
+    def _go_on(self, queue):
+        """Prefetch room or messages became free: deliver more."""
+        if self.prefetch:
+            for consumer in self.consumers:
+                consumer.queue.dispatch()
+        if not queue.deleted:
+            queue.dispatch()
+
+    def on_basic_recover(self, requeue):
+        self.on_basic_recover_async(requeue)
+        self._reply(m.BASIC_RECOVER_OK)
+
+    def on_basic_recover_async(self, requeue):
+        if not requeue:
+            raise NotImplementedHere("basic.recover with requeue=false")
+        self._settle_upto(0, True, True)
+
+    # --- the channel and confirm classes ---
+
+    def on_channel_flow(self, active):
+        self.active = active
+        self._reply(m.CHANNEL_FLOW_OK, active)
+        if active:
+            for consumer in self.consumers:
+                consumer.queue.dispatch()
+
+    def on_channel_flow_ok(self, active):
+        raise CommandInvalid("channel.flow-ok without a flow")
+
+    def on_channel_close(self, code, reason, class_id, method_id):
+        if not self.closing:
+            self.connection.forget_channel(self.number)
+        # Else both closed at once, and the peer still owes us its close-ok.
+        self._reply(m.CHANNEL_CLOSE_OK)
+
+    def on_channel_close_ok(self):
+        if not self.closing:
+            raise CommandInvalid("channel.close-ok without a close")
+        self.connection.forget_channel(self.number)
+
+    def on_confirm_select(self, nowait):
+        self._confirming = True
+        if not nowait:
+            self._reply(m.CONFIRM_SELECT_OK)
+
+    def _reply(self, method, *arguments):
+        self.connection.output.reply(self.number, method, arguments)
+
+    # --- exchanges ---
+
+    def on_exchange_declare(
+        self, _, name, kind, passive, durable, auto_delete, internal, nowait, arguments
+    ):
+        broker = self.connection.broker
+        if passive:
+            broker.exchange(name)
+        else:
+            if kind not in KINDS:
+                raise CommandInvalid("unknown exchange type '%s'" % text(kind))
+            self._may(CONFIGURE, name, "exchange")
+            broker.declare_exchange(name, KINDS[kind], durable, auto_delete, internal, arguments)
+        if not nowait:
+            self._reply(m.EXCHANGE_DECLARE_OK)
+
+    def on_exchange_delete(self, _, name, if_unused, nowait):
+        self._may(CONFIGURE, name, "exchange")
+        self.connection.broker.delete_exchange(name, if_unused)
+        self._write_ok = None
+        if not nowait:
+            self._reply(m.EXCHANGE_DELETE_OK)
+
+    def on_exchange_bind(self, _, destination, source, key, nowait, arguments):
+        self._bind(self._exchange_end(destination), source, key, arguments)
+        if not nowait:
+            self._reply(m.EXCHANGE_BIND_OK)
+
+    def on_exchange_unbind(self, _, destination, source, key, nowait, arguments):
+        self._unbind(self._exchange_end(destination), source, key, arguments)
+        if not nowait:
+            self._reply(m.EXCHANGE_UNBIND_OK)
+
+    def _exchange_end(self, name):
+        self._may(WRITE, name, "exchange")
+        return self.connection.broker.exchange(name)
+
+    def _bind(self, destination, source, key, arguments):
+        self._may(READ, source, "exchange")
+        broker = self.connection.broker
+        broker.bind(broker.exchange(source), destination, key, arguments)
+
+    def _unbind(self, destination, source, key, arguments):
+        self._may(READ, source, "exchange")
+        broker = self.connection.broker
+        broker.unbind(broker.exchange(source), destination, key, arguments)
+
+    def _may(self, kind, name, what):
+        self.connection.user_may(kind, name, what)
+
+    # --- queues ---
+
+    def _queue(self, name):
+        """The queue called *name*, or the one declared last on this channel for an empty name."""
+        if not name:
+            name = self._last_queue()
+        queue = self.connection.broker.queue(name)
+        queue.check_owner(self.connection)
+        return queue
+
+    def _last_queue(self):
+        if not self._declared:
+            raise NotAllowed("no queue was declared on this channel, and none is named")
+        return self._declared
+
+    def on_queue_declare(
+        self, _, name, passive, durable, exclusive, auto_delete, nowait, arguments
+    ):
+        connection = self.connection
+        broker = connection.broker
+        if passive:
+            queue = self._queue(name)
+        else:
+            if name:
+                self._may(CONFIGURE, name, "queue")
+            owner = connection if exclusive else None
+            found = broker.queues.get(name)
+            if found is not None:
+                found.check_owner(connection)
+            queue = broker.declare_queue(name, durable, owner, auto_delete, arguments)
+        self._declared = queue.name
+        if not nowait:
+            self._reply(m.QUEUE_DECLARE_OK, queue.name, queue.ready.count, len(queue.consumers))
+
+    def on_queue_bind(self, _, name, source, key, nowait, arguments):
+        queue = self._queue(name)
+        self._may(WRITE, queue.name, "queue")
+        if not name and not key:
+            key = queue.name  # AMQP 0-9-1 queue.bind.routing-key: the current queue's name
+        self._bind(queue, source, key, arguments)
+        if not nowait:
+            self._reply(m.QUEUE_BIND_OK)
+
+    def on_queue_unbind(self, _, name, source, key, arguments):
+        queue = self._queue(name)
+        self._may(WRITE, queue.name, "queue")
+        self._unbind(queue, source, key, arguments)
+        self._reply(m.QUEUE_UNBIND_OK)
+
+    def on_queue_purge(self, _, name, nowait):
+        queue = self._queue(name)
+        self._may(READ, queue.name, "queue")
+        count = queue.purge()
+        self.connection.broker.metrics.purged += count
+        if not nowait:
+            self._reply(m.QUEUE_PURGE_OK, count)
+
+    def on_queue_delete(self, _, name, if_unused, if_empty, nowait):
+        broker = self.connection.broker
+        count = 0
+        if not name:
+            name = self._last_queue()
+        self._may(CONFIGURE, name, "queue")
+        queue = broker.queues.get(name)
+        if queue is not None:
+            queue.check_owner(self.connection)
+            if if_unused and queue.consumers:
+                raise PreconditionFailed("queue '%s' in vhost '/' in use" % text(name))
+            if if_empty and queue.ready.count:
+                raise PreconditionFailed("queue '%s' in vhost '/' not empty" % text(name))
+            count = queue.ready.count
+            broker.delete_queue(queue)
+        if not nowait:
+            self._reply(m.QUEUE_DELETE_OK, count)
+
+    # --- basic ---
+
+    def on_basic_qos(self, size, count, whole_channel):
+        if size:
+            raise NotImplementedHere("prefetch_size != 0 (%d)" % size)
+        if whole_channel:
+            self.prefetch = count
+        else:
+            self._consumer_prefetch = count
+        self._reply(m.BASIC_QOS_OK)
+        for consumer in self.consumers:
+            consumer.queue.dispatch()
+
+    def on_basic_consume(self, _, name, tag, no_local, no_ack, exclusive, nowait, arguments):
+        connection = self.connection
+        for consumer in self.consumers:
+            if tag and consumer.tag == tag:
+                raise NotAllowed("attempt to reuse consumer tag '%s'" % text(tag))
+        if not tag:
+            self._tags += 1
+            tag = b"amq.ctag-%d.%d" % (self.number, self._tags)
+        if name == REPLY_TO:
+            if not no_ack:
+                raise PreconditionFailed("reply consumer cannot acknowledge")
+            if self._reply_queue is not None:
+                raise PreconditionFailed("reply consumer already set")
+            queue = self._reply_queue = connection.broker.reply_queue()
+            exclusive = True
+        else:
+            queue = self._queue(name)
+            self._may(READ, queue.name, "queue")
+        consumer = queue.subscribe(self, tag, no_ack, exclusive, self._consumer_prefetch)
+        consumer.prefix = struct.pack(
+            ">BHII", m.METHOD, self.number, 0, m.BASIC_DELIVER
+        ) + shortstr(tag)
+        self.consumers.append(consumer)
+        if not nowait:
+            self._reply(m.BASIC_CONSUME_OK, tag)
+        queue.dispatch()
+
+    def on_basic_cancel(self, tag, nowait):
+        for consumer in self.consumers:
+            if consumer.tag == tag:
+                if consumer.queue is self._reply_queue:
+                    self._reply_queue = None
+                self._drop_consumer(consumer)
+                break
+        if not nowait:
+            self._reply(m.BASIC_CANCEL_OK, tag)
+
+    def on_basic_cancel_ok(self, tag):
+        pass  # the answer to our notification
+
+    def on_basic_get(self, _, name, no_ack):
+        """False: no room for the message in the output now."""
+        queue = self._queue(name)
+        self._may(READ, queue.name, "queue")
+        queue.used_at = self.connection.broker.now
+        entry = queue.first()
+        if entry is None:
+            self._reply(m.BASIC_GET_EMPTY, b"")
+            return True
+        output = self.connection.output
+        if not output.fits(entry.message.size + _DELIVERY_OCTETS):
+            return False
+        queue.take(entry, None)
+        self._delivery_tag += 1
+        message = entry.message
+        head = message.head
+        out = output.buffer
+        at = output.pending
+        struct.pack_into(
+            ">BHIIQB", out, at, m.METHOD, self.number, 17 + head, m.BASIC_GET_OK,
+            self._delivery_tag, entry.redelivered,
+        )  # fmt: skip
+        at += 20
+        broker = self.connection.broker
+        block = broker.pool.read(message.first, 0, head, out, at)
+        at += head
+        struct.pack_into(">I", out, at, min(queue.ready.count, 0x3FFFFFFF))
+        output.send_content(self.number, message, at + 4, block)
+        broker.metrics.delivered += 1
+        if no_ack:
+            queue.settle(entry)
+        else:
+            entry.tag = self._delivery_tag
+            self.unacked.append(entry)
+            output.mark(entry)
+        return True

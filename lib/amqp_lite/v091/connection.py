@@ -1,0 +1,617 @@
+"""One AMQP 0-9-1 connection, the server's side.
+
+Octets in, calls into the broker, octets out; no socket and no clock. The face every engine has:
+
+    open(address, deadline)  a peer came: queue what we say first; it has to be logged in by then
+    room()               octets feed() may be given at most; 0: give none, the engine is stalled
+    feed(buf, n)         the first n octets of memoryview *buf* came from the peer
+    output               `view` and `pending`: the first `pending` octets of `view` are to be sent;
+                         sent(n): so many of them are on the wire
+    pump()               after commits and sends: write confirms, returns and deliveries
+    resume()             try again what stalled for want of memory
+    tick()               heartbeats and deadlines, by broker.now -> ms to the next look
+    stalled              a whole frame waits for memory or for room: resume() tries again
+    closed               nothing more will come; send what is pending and hang up
+    lost()               the peer is gone: give everything back
+
+A frame (AMQP 0-9-1 §4.2.3), numbers big-endian:
+
+    | type 1 | channel 2 | size 4 | payload | 0xCE |
+
+Method and header frames are read in place once they are whole, so they must fit in the receive
+buffer. Body frames are not kept: their octets go to the message pool as they come, whatever their
+size. What is left of a read, an incomplete frame, waits in `_hold`.
+"""
+
+from .. import __version__
+from ..compat import const, copy, ticks_add, ticks_diff, u16, u32
+from ..errors import (
+    AccessRefused,
+    AMQPError,
+    ChannelFailure,
+    CommandInvalid,
+    FrameError,
+    NotAllowed,
+    NotImplementedHere,
+    ResourceLimitExceeded,
+    UnexpectedFrame,
+)
+from ..log import INFO, log
+from . import methods as m
+from .codec import Properties
+from .login import amqplain_response, plain_response
+from .output import Output
+
+PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+FRAME_MIN_SIZE = const(4096)  # AMQP 0-9-1 §4.2.3: the smallest frame_max anybody may ask for
+
+_AWAIT_START_OK = const(0)
+_AWAIT_TUNE_OK = const(1)
+_AWAIT_OPEN = const(2)
+_RUNNING = const(3)
+_CLOSING = const(4)  # we sent connection.close and wait for close-ok
+_BROKEN = const(5)  # the octets make no sense any more: none is read
+_CLOSED = const(6)
+
+# state -> the one method the client may send now. AMQP 0-9-1 §2.2.4.
+_EXPECTED = (m.CONNECTION_START_OK, m.CONNECTION_TUNE_OK, m.CONNECTION_OPEN)
+
+_CLOSE_MS = const(2000)  # how long we wait for close-ok
+_HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+# Reply codes that close a channel, not the connection. AMQP 0-9-1 §1.2 "soft errors".
+_SOFT = (311, 313, 403, 404, 405, 406)
+_NAMES = {
+    311: "CONTENT_TOO_LARGE", 403: "ACCESS_REFUSED", 404: "NOT_FOUND", 405: "RESOURCE_LOCKED",
+    406: "PRECONDITION_FAILED", 320: "CONNECTION_FORCED", 501: "FRAME_ERROR", 502: "SYNTAX_ERROR",
+    503: "COMMAND_INVALID", 504: "CHANNEL_ERROR", 505: "UNEXPECTED_FRAME", 506: "RESOURCE_ERROR",
+    530: "NOT_ALLOWED", 540: "NOT_IMPLEMENTED", 541: "INTERNAL_ERROR",
+}  # fmt: skip
+
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+    "per_consumer_qos": True,
+    "direct_reply_to": True,
+}
+
+
+class Connection:
+    """
+    broker    the model
+    access    the users
+    profile   numbers of limits.py
+    channels  Table of Channel objects, shared by all connections
+    vhosts    names connection.open may give
+    """
+
+    def __init__(self, broker, access, profile, channels, vhosts):
+        self.broker = broker
+        self.channel_table = channels
+        self.output = Output(broker, profile["send_buffer"])
+        self.properties = Properties()
+        self._access = access
+        self._vhosts = vhosts
+        self._hold = bytearray(profile["receive_buffer"])
+        self._hold_view = memoryview(self._hold)
+        self._hold_size = profile["receive_buffer"]
+        self._offer_channels = min(profile["channels"], 2047)
+        self._offer_frame = profile["frame_max"]
+        self._offer_heartbeat = profile["heartbeat"]
+        self._login_octets = profile["login_bytes"]
+        self.channels = {}
+        self._reset()
+
+    def _reset(self):
+        self.state = _CLOSED
+        self.closed = True
+        self.user = None
+        self._user = None  # logged in, connection.open still to come
+        self.address = ""
+        self.name = ""  # what the peer calls itself, for the log
+        self.output.reset()
+        self.frame_max = self._offer_frame
+        self.channel_max = self._offer_channels
+        self.unconfirmed = False  # a publish waits for its confirm
+        self._blocked = False  # we said connection.blocked
+        self.stalled = False  # a whole frame waits for memory or for room in `out`
+        self._held = 0
+        self._octets = 0  # received before login
+        self._body_left = 0  # of the body frame being read
+        self._body_end = False  # its frame-end octet comes next
+        self._body_channel = None
+        self._body_number = 0
+        self._can_block = False  # capabilities of the peer
+        self.can_cancel = False
+        self._can_fail = False
+        self._heartbeat_ms = 0
+        self._heard = 0
+        self._progress = 0  # ticks when the last frame was whole
+        self._deadline = 0  # ticks, for login and close; see _timed
+        self._timed = False
+        self._verdict = None  # a refused login waits for its penalty
+
+    # --- the face ---
+
+    def open(self, address, deadline):
+        self._reset()
+        self.closed = False
+        self.state = _AWAIT_START_OK
+        self.address = address
+        self.name = address
+        now = self.broker.now
+        self._heard = self._progress = self.output.spoke = now
+        self._deadline = deadline
+        self._timed = True
+        self.broker.metrics.connections_opened += 1
+        self.output.reply(0, m.CONNECTION_START, (
+            0, 9,
+            {
+                "product": "amqp_lite", "version": __version__, "platform": "Python",
+                "capabilities": CAPABILITIES,
+            },
+            b"PLAIN AMQPLAIN", b"en_US",
+        ))  # fmt: skip
+
+    def room(self):
+        if self.stalled:
+            return 0
+        return self._hold_size - self._held
+
+    def feed(self, buf, n):
+        self._heard = self.broker.now
+        if self.user is None:
+            self._octets += n
+            if self._octets > self._login_octets:
+                self._break(FrameError("%d octets and no login" % self._octets))
+        if self.state >= _BROKEN or self._verdict is not None:
+            return
+        if self._held:
+            copy(self._hold_view, self._held, buf, 0, n)
+            self._held += n
+            self._read_hold()
+        else:
+            i = self._parse(buf, 0, n)
+            self._held = n - i
+            if i < n:
+                copy(self._hold_view, 0, buf, i, n - i)
+
+    def resume(self):
+        if self.stalled:
+            self.stalled = False
+            self._read_hold()
+        if self._blocked and not self.stalled:
+            self._blocked = False
+            if self._can_block:
+                self.output.reply(0, m.CONNECTION_UNBLOCKED, ())
+
+    def pump(self):
+        """Write what waited for room, for a commit or for a consumer to read on."""
+        output = self.output
+        flowing = output.pump()
+        if self.unconfirmed:
+            self._confirm()
+        if flowing and output.starved:
+            output.starved = False
+            for number in self.channels:
+                for consumer in self.channels[number].consumers:
+                    consumer.queue.dispatch()
+
+    def _confirm(self):
+        """Acknowledge what the store has committed, one frame a channel."""
+        waiting = False
+        for number in self.channels:
+            channel = self.channels[number]
+            if channel.confirmed != channel.published and not channel.closing:
+                if self.output.confirm(number, channel.published):
+                    self.broker.metrics.confirmed += channel.published - channel.confirmed
+                    channel.confirmed = channel.published
+                else:
+                    waiting = True
+        self.unconfirmed = waiting
+
+    def tick(self):
+        now = self.broker.now
+        wait = 1000
+        if self._timed:
+            left = ticks_diff(self._deadline, now)
+            if left <= 0:
+                self._expired()
+            elif left < wait:
+                wait = left
+        if self.state == _RUNNING:
+            beat = self._heartbeat_ms
+            if beat:
+                if ticks_diff(now, self._heard) > 2 * beat:
+                    self._cut("no octet for two heartbeats")
+                elif ticks_diff(now, self.output.spoke) >= beat // 2:
+                    if not self.output.pending:
+                        self.output.put(0, _HEARTBEAT_FRAME)
+                wait = min(wait, beat // 4)
+            patience = max(2 * beat, 60000)
+            if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
+                self._cut("it does not read")
+            if self._held or self._body_left or self._body_end:
+                if not self.stalled and ticks_diff(now, self._progress) > patience:
+                    self._cut("a frame that does not end")
+            for number in self.channels:
+                channel = self.channels[number]
+                if channel.message is not None and not self.stalled:
+                    if ticks_diff(now, channel.progress) > patience:
+                        self._cut("a message that does not end")
+        return wait
+
+    def lost(self):
+        """The peer is gone, or shall be at once: give back everything, send nothing more."""
+        self._give_back()
+        self.state = _CLOSED
+        self.closed = True
+        self.output.pending = 0
+
+    def _give_back(self):
+        """Consumers, unacknowledged messages, exclusive queues, what waits to be sent."""
+        for number in list(self.channels):
+            self.forget_channel(number)
+        self.output.give_back()
+        self.broker.delete_owned(self)
+        self.stalled = False
+
+    # --- reading ---
+
+    def _read_hold(self):
+        i = self._parse(self._hold_view, 0, self._held)
+        self._held -= i
+        if i and self._held:
+            copy(self._hold_view, 0, self._hold_view, i, self._held)
+
+    def _parse(self, buf, i, end):
+        """Read the frames in buf[i:end]: the index of the first octet not used up."""
+        while i < end and self.state < _BROKEN:
+            if self._body_left:
+                n = min(self._body_left, end - i)
+                if self._body_channel is not None:
+                    self._body_channel.on_body(buf, i, n)
+                self._body_left -= n
+                i += n
+                if self._body_left:
+                    return i
+                self._body_end = True
+                continue
+            if self._body_end:
+                if buf[i] != m.FRAME_END:
+                    self._break(FrameError("a frame does not end with 0xCE"))
+                    break
+                i += 1
+                self._body_end = False
+                self._progress = self.broker.now
+                channel = self._body_channel
+                if channel is not None:
+                    self._body_channel = None
+                    channel.on_body_frame()
+                continue
+            if end - i < 7:
+                return i
+            kind = buf[i]
+            number = u16(buf, i + 1)
+            size = u32(buf, i + 3)
+            channel = self.channels.get(number) if number else None
+            try:
+                if kind == m.BODY:
+                    self._begin_body(channel, number, size)
+                    i += 7
+                    continue
+                if size + 8 > end - i or size + 8 > self.frame_max:
+                    self._check_frame(kind, number, size)
+                    return i
+                stop = i + 7 + size
+                if buf[stop] != m.FRAME_END:
+                    raise FrameError("a frame does not end with 0xCE")
+                if kind == m.METHOD:
+                    if size < 4:
+                        raise FrameError("a method frame of %d octets" % size)
+                    taken = self._on_method(channel, number, buf, i + 7, stop)
+                elif kind == m.HEADER:
+                    taken = self._on_header(channel, number, buf, i + 7, stop)
+                else:
+                    self._check_frame(kind, number, size)
+                    taken = True
+            except FrameError as error:
+                self._break(error)
+                break
+            except AMQPError as error:
+                method = 0
+                if kind == m.METHOD and size >= 4:
+                    method = u16(buf, i + 7) << 16 | u16(buf, i + 9)
+                self._fail(channel, number, error, method)
+                if kind == m.BODY or size + 8 > end - i:
+                    # The error was in the frame's head: its payload cannot be passed over.
+                    self.state = _BROKEN
+                    break
+                taken = True
+            except MemoryError:
+                self._fail(None, 0, ResourceLimitExceeded("out of memory"), 0)
+                break
+            if not taken:
+                self.stalled = True  # resume() tries it again
+                return i
+            self._progress = self.broker.now
+            i = stop + 1
+        return end if self.state >= _BROKEN else i
+
+    def _check_frame(self, kind, number, size):
+        """Refuse a frame by its first 7 octets, before any of its payload is waited for."""
+        if kind == m.HEARTBEAT:
+            if size:
+                raise FrameError("a heartbeat with a payload")
+            if number:
+                raise UnexpectedFrame("a heartbeat on channel %d" % number)
+        elif kind != m.METHOD and kind != m.HEADER:
+            raise FrameError("unknown frame type %d" % kind)
+        elif size + 8 > self.frame_max:
+            raise FrameError("frame of %d octets, frame-max is %d" % (size + 8, self.frame_max))
+        elif size + 8 > self._hold_size:
+            raise ResourceLimitExceeded(
+                "method or header frame of %d octets, this broker reads %d"
+                % (size + 8, self._hold_size)
+            )
+
+    def _begin_body(self, channel, number, size):
+        if size + 8 > self.frame_max:
+            raise FrameError("frame of %d octets, frame-max is %d" % (size + 8, self.frame_max))
+        if channel is None:
+            if self.state != _CLOSING:
+                self._check_channel(channel, number)
+            self._body_channel = None
+        elif channel.closing or self.state == _CLOSING:
+            self._body_channel = None
+        else:
+            if channel.message is None or channel.body_left < size:
+                raise UnexpectedFrame("body frame of %d octets nobody announced" % size)
+            self._body_channel = channel
+        self._body_left = size
+        self._body_end = not size
+
+    def _check_channel(self, channel, number):
+        if self.state != _RUNNING:
+            raise CommandInvalid("channel %d used before connection.open" % number)
+        if number == 0:
+            raise CommandInvalid("channel 0 carries only the connection class")
+        if number > self.channel_max:
+            raise ChannelFailure("channel %d, channel-max is %d" % (number, self.channel_max))
+        if channel is None:
+            raise ChannelFailure("channel %d is not open" % number)
+
+    def _on_header(self, channel, number, buf, i, end):
+        if self.state == _CLOSING:
+            return True
+        self._check_channel(channel, number)
+        if channel.closing:
+            return True
+        return channel.on_header(buf, i, end)
+
+    def _on_method(self, channel, number, buf, i, end):
+        """Act on the method in buf[i:end]. False: it has to wait, nothing happened."""
+        method = u16(buf, i) << 16 | u16(buf, i + 2)
+        i += 4
+        if channel is not None and channel.closing:
+            if method not in (m.CHANNEL_OPEN, m.CHANNEL_CLOSE, m.CHANNEL_CLOSE_OK):
+                return True
+        elif channel is not None and self.state == _RUNNING:
+            if channel.receiving:
+                raise UnexpectedFrame("a method between a publish and the end of its content")
+            if method == m.BASIC_PUBLISH:
+                return channel.on_publish(buf, i, end)
+            if method == m.BASIC_ACK or method == m.BASIC_NACK:
+                channel.on_ack(buf, i, end, method)
+                return True
+        row = m.RECEIVED.get(method)
+        if self.state == _CLOSING and method not in (m.CONNECTION_CLOSE, m.CONNECTION_CLOSE_OK):
+            return True
+        if row is None:
+            if method in m.NOT_HERE:
+                raise NotImplementedHere("method %d.%d" % (method >> 16, method & 0xFFFF))
+            raise CommandInvalid("unknown method %d.%d" % (method >> 16, method & 0xFFFF))
+        if not self.output.takes_reply(number):
+            return False
+        name, signature = row
+        if method >> 16 == 10:
+            if number:
+                raise CommandInvalid("connection class on channel %d" % number)
+            if method not in (m.CONNECTION_CLOSE, m.CONNECTION_CLOSE_OK):
+                if self.state >= len(_EXPECTED) or method != _EXPECTED[self.state]:
+                    raise CommandInvalid("method %d.%d is not due" % (10, method & 0xFFFF))
+            getattr(self, name)(*m.read_arguments(signature, buf, i, end))
+            return True
+        if method == m.CHANNEL_OPEN:
+            m.read_arguments(signature, buf, i, end)
+            self._open_channel(channel, number)
+            return True
+        self._check_channel(channel, number)
+        arguments = m.read_arguments(signature, buf, i, end)
+        return getattr(channel, name)(*arguments) is not False
+
+    # --- the connection class ---
+
+    def on_start_ok(self, properties, mechanism, response, locale):
+        capabilities = properties.get(b"capabilities")
+        if isinstance(capabilities, dict):
+            self._can_block = capabilities.get(b"connection.blocked") is True
+            self.can_cancel = capabilities.get(b"consumer_cancel_notify") is True
+            self._can_fail = capabilities.get(b"authentication_failure_close") is True
+        name = properties.get(b"connection_name")
+        if isinstance(name, bytes):
+            self.name = "%s (%s)" % (self.address, _printable(name))
+        if mechanism == b"PLAIN":
+            user, password = plain_response(response)
+        elif mechanism == b"AMQPLAIN":
+            user, password = amqplain_response(response)
+        else:
+            raise AccessRefused("no mechanism '%s'" % _printable(mechanism))
+        found = None
+        if user is not None:
+            found = self._access.login(user, password, self.address, self.broker.now)
+        if found is None:
+            self._refuse(mechanism)
+            return
+        self._user = found
+        self.state = _AWAIT_TUNE_OK
+        self.output.reply(
+            0,
+            m.CONNECTION_TUNE,
+            (self._offer_channels, self._offer_frame, self._offer_heartbeat),
+        )
+
+    def _refuse(self, mechanism):
+        self.broker.metrics.logins_refused += 1
+        delay = self._access.penalty(self.address, self.broker.now)
+        log.warning("login from %s refused, answered in %d ms", self.name, delay)
+        self._verdict = AccessRefused(
+            "Login was refused using authentication mechanism %s." % str(mechanism, "utf-8")
+        )
+        self._limit(delay)
+
+    def on_tune_ok(self, channel_max, frame_max, heartbeat):
+        if channel_max > self._offer_channels:
+            raise NotAllowed(
+                "negotiated channel_max = %d is higher than the maximum allowed value (%d)"
+                % (channel_max, self._offer_channels)
+            )
+        if frame_max and not FRAME_MIN_SIZE <= frame_max <= self._offer_frame:
+            raise NotAllowed(
+                "negotiated frame_max = %d, allowed are %d to %d"
+                % (frame_max, FRAME_MIN_SIZE, self._offer_frame)
+            )
+        # 0 = the client has no limit: ours counts.
+        self.channel_max = channel_max or self._offer_channels
+        self.frame_max = self.output.frame_max = frame_max or self._offer_frame
+        self._heartbeat_ms = heartbeat * 1000
+        self.state = _AWAIT_OPEN
+
+    def on_open(self, vhost, reserved, insist):
+        if vhost not in self._vhosts:
+            raise NotAllowed("vhost '%s' not found" % str(vhost, "utf-8"))
+        self.user = self._user
+        self.state = _RUNNING
+        self._timed = False
+        if log.level <= INFO:
+            log.info("%s logged in as '%s'", self.name, str(self.user.name, "utf-8"))
+        self.output.reply(0, m.CONNECTION_OPEN_OK, (b"",))
+
+    def on_close(self, code, text, class_id, method_id):
+        if log.level <= INFO:
+            log.info("%s closed: %d %s", self.name, code, _printable(text))
+        self._give_back()
+        self.output.reply(0, m.CONNECTION_CLOSE_OK, ())
+        self._timed = False
+        self.state = _CLOSED
+        self.closed = True
+
+    def on_close_ok(self):
+        if self.state != _CLOSING:
+            raise CommandInvalid("connection.close-ok without a close")
+        self.lost()
+
+    def user_may(self, kind, name, what):
+        """Raises AccessRefused unless the user may *kind* the queue or exchange *name*."""
+        if not self.user.may(kind, name):
+            raise AccessRefused(
+                "%s access to %s '%s' in vhost '/' refused for user '%s'"
+                % (kind, what, str(name, "utf-8"), str(self.user.name, "utf-8"))
+            )
+
+    # --- channels ---
+
+    def _open_channel(self, channel, number):
+        if self.state != _RUNNING:
+            raise CommandInvalid("channel.open before connection.open")
+        if number == 0 or number > self.channel_max:
+            raise ChannelFailure("channel %d, channel-max is %d" % (number, self.channel_max))
+        if channel is not None:
+            if not channel.closing:
+                raise ChannelFailure("channel %d is open already" % number)
+            # Some clients use the number again and never answer our channel.close.
+            self.forget_channel(number)
+        channel = self.channel_table.take()
+        channel.open(self, number)
+        self.channels[number] = channel
+        self.output.reply(number, m.CHANNEL_OPEN_OK, (b"",))
+
+    def forget_channel(self, number):
+        """The channel has ended on both sides."""
+        channel = self.channels.pop(number)
+        if self._body_channel is channel:
+            self._body_channel = None
+        channel.release()
+        self.channel_table.give(channel)
+
+    # --- errors ---
+
+    def _fail(self, channel, number, error, method):
+        """Say *error* at its scope: the channel's for soft errors, else the connection's."""
+        text = "%s - %s" % (_NAMES[error.code], error.text)
+        arguments = (error.code, _clip(text), method >> 16, method & 0xFFFF)
+        if error.code in _SOFT and channel is not None and self.state == _RUNNING:
+            log.info("%s channel %d: %s", self.name, number, text)
+            channel.release()
+            channel.closing = True
+            self.output.reply(number, m.CHANNEL_CLOSE, arguments)
+            return
+        if self.state >= _CLOSING:
+            return
+        log.warning("%s: %s", self.name, text)
+        self.broker.metrics.peers_cut += 1
+        self._give_back()
+        self.state = _CLOSING
+        self._limit(_CLOSE_MS)
+        self.output.reply(0, m.CONNECTION_CLOSE, arguments)
+
+    def _break(self, error):
+        """After a framing error no octet can be trusted: say so, read nothing more."""
+        self._fail(None, 0, error, 0)
+        self.state = _BROKEN
+
+    def _expired(self):
+        self._timed = False
+        if self._verdict is not None:
+            verdict = self._verdict
+            self._verdict = None
+            if self._can_fail:
+                self._fail(None, 0, verdict, m.CONNECTION_START_OK)
+                return
+        elif self.state < _RUNNING:
+            log.warning("%s did not log in in time", self.name)
+            self.broker.metrics.peers_cut += 1
+        self.lost()
+
+    def _cut(self, why):
+        log.warning("%s cut: %s", self.name, why)
+        self.broker.metrics.peers_cut += 1
+        self.lost()
+
+    def _limit(self, ms):
+        self._deadline = ticks_add(self.broker.now, ms)
+        self._timed = True
+
+    def say_blocked(self):
+        """A publish has to wait for memory: tell the peer, once."""
+        if not self._blocked:
+            self._blocked = True
+            self.broker.metrics.blocked += 1
+            if self._can_block:
+                self.output.reply(0, m.CONNECTION_BLOCKED, (b"low on memory",))
+
+
+def _printable(octets):
+    """Octets of a peer, made safe for a log line."""
+    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets[:60]])
+
+
+def _clip(text):
+    """*text* as octets that fit in a short string."""
+    octets = text.encode()
+    if len(octets) <= 255:
+        return octets
+    return "".join([c if ord(c) < 128 else "?" for c in text])[:255].encode()

@@ -1,0 +1,231 @@
+"""What one AMQP 0-9-1 connection has to say: the send buffer and what waits for room in it.
+
+The buffer takes replies at once while they fit. What does not fit waits, in the order pump() serves:
+method frames, the body of the delivery under way, basic.return, confirms. A message longer than the
+buffer is sent in body frames of whatever size there is room for, so nothing ever has to fit whole.
+"""
+
+import struct
+
+from ..compat import const, copy
+from . import methods as m
+
+REPLY_ROOM = const(320)  # octets the longest reply of ours takes: a declare-ok with a long name
+
+_WORTH = const(64)  # octets of body a frame carries at least, but for the last
+_CONFIRM = const(21)  # octets of a basic.ack frame
+
+
+class Output:
+    """
+    size  octets of the send buffer
+    """
+
+    def __init__(self, broker, size):
+        self.buffer = bytearray(size)
+        self.view = memoryview(self.buffer)
+        self.size = size
+        self._broker = broker
+        self._later = []  # method frames that found no room
+        self._returns = []  # (channel number, message) for basic.return
+        self.body = None  # message whose body is half sent
+        self.reset()
+
+    def reset(self):
+        self.pending = 0  # the first so many octets of the buffer are to be sent
+        self.frame_max = 0
+        self.spoke = 0  # ticks of the last octets sent
+        self.starved = False  # a delivery was refused for want of room
+        self.written = 0  # octets ever put into the buffer, modulo 2**30
+        self.proven = 0  # of them, those the peer's answers prove it has read: see net/budget.py
+        self._mark = None  # a delivery whose settlement will prove the first
+        self._mark_written = 0  # octets
+        self._body_number = 0
+        self._body_block = 0
+        self._body_position = 0
+        self._body_left = 0
+
+    def give_back(self):
+        """Drop what waits; whole frames that are in the buffer stay."""
+        if self.body is not None:
+            self._release(self.body)
+            self.body = None
+        for _, message in self._returns:
+            self._release(message)
+        self._returns.clear()
+        self._later.clear()
+        self._mark = None
+
+    def sent(self, n):
+        """The first *n* pending octets are on the wire."""
+        rest = self.pending - n
+        if rest:
+            copy(self.view, 0, self.view, n, rest)
+        self.pending = rest
+        self.spoke = self._broker.now
+
+    def pump(self):
+        """Write what waited for room. True when deliveries may go on."""
+        while self._later and self.body is None:
+            if len(self._later[0]) > self.size - self.pending:
+                return False
+            self._write(self._later.pop(0))
+        if self.body is not None:
+            self._send_body()
+        while self._returns and self.body is None:
+            number, message = self._returns[0]
+            if not self._has_room(message.size + 60):
+                return False
+            self._returns.pop(0)
+            self._send_return(number, message)
+        return self.body is None and not self._later
+
+    # --- method frames ---
+
+    def takes_reply(self, number):
+        """Whether a method of channel *number* may be acted on: its reply will go out at once."""
+        if self._later or self.size - self.pending < REPLY_ROOM:
+            return False
+        return self.body is None or self._body_number != number
+
+    def reply(self, number, method, arguments):
+        """Write a method frame; one that finds no room waits for pump()."""
+        self.put(number, m.method_frame(number, method, arguments))
+
+    def put(self, number, frame):
+        """Write a whole *frame* of channel *number*, as reply() does."""
+        amid = self.body is not None and (number == self._body_number or number == 0)
+        if self._later or amid or len(frame) > self.size - self.pending:
+            self._later.append(frame)
+        else:
+            self._write(frame)
+
+    def _write(self, frame):
+        n = len(frame)
+        copy(self.buffer, self.pending, frame, 0, n)
+        self._wrote(self.pending + n)
+
+    def _wrote(self, pending):
+        self.written = self.written + pending - self.pending & 0x3FFFFFFF
+        self.pending = pending
+
+    def confirm(self, number, sequence):
+        """basic.ack of all publishes up to *sequence*. False: not now."""
+        at = self.pending
+        if self._returns or self._later or self.size - at < _CONFIRM:
+            return False
+        if self.body is not None and self._body_number == number:
+            return False
+        struct.pack_into(
+            ">BHIIQBB", self.buffer, at, m.METHOD, number, 13, m.BASIC_ACK, sequence, 1,
+            m.FRAME_END,
+        )  # fmt: skip
+        self._wrote(at + _CONFIRM)
+        return True
+
+    # --- content ---
+
+    def fits(self, size):
+        """Whether a message of *size* octets, frames included, may be begun now."""
+        if self.body is None and not self._later and self._has_room(size):
+            return True
+        self.starved = True
+        return False
+
+    def _has_room(self, size):
+        # Some room stays for replies. A message longer than the whole buffer is begun when the
+        # buffer is empty, and goes on as it drains.
+        return self.pending == 0 or size + REPLY_ROOM <= self.size - self.pending
+
+    def send_content(self, number, message, at, block):
+        """Write header and body of *message* behind a method frame without its end octet.
+
+        at     index in the buffer behind the method's arguments
+        block  the pool's block that holds the last octet of the message's head
+        """
+        pool = self._broker.pool
+        buffer = self.buffer
+        properties = message.properties
+        body = message.body
+        struct.pack_into(
+            ">BBHIHHQ", buffer, at, m.FRAME_END, m.HEADER, number, 12 + properties, m.BASIC, 0,
+            body,
+        )  # fmt: skip
+        at += 20
+        position = message.head
+        block = pool.read(block, position, properties, buffer, at)
+        at += properties
+        buffer[at] = m.FRAME_END
+        at += 1
+        if body:
+            position += properties
+            if body + 8 <= self.frame_max and body + 8 <= self.size - at:
+                struct.pack_into(">BHI", buffer, at, m.BODY, number, body)
+                pool.read(block, position, body, buffer, at + 7)
+                at += 7 + body
+                buffer[at] = m.FRAME_END
+                at += 1
+            else:
+                message.references += 1
+                self.body = message
+                self._body_number = number
+                self._body_block = block
+                self._body_position = position
+                self._body_left = body
+        self._wrote(at)
+        if self.body is not None:
+            self._send_body()
+
+    def _send_body(self):
+        """Write as much of the body under way as there is room for."""
+        pool = self._broker.pool
+        buffer = self.buffer
+        while self._body_left:
+            at = self.pending
+            n = min(self._body_left, self.frame_max - 8, self.size - at - 8)
+            if n < min(self._body_left, _WORTH):
+                return
+            struct.pack_into(">BHI", buffer, at, m.BODY, self._body_number, n)
+            self._body_block = pool.read(self._body_block, self._body_position, n, buffer, at + 7)
+            buffer[at + 7 + n] = m.FRAME_END
+            self._body_position += n
+            self._body_left -= n
+            self._wrote(at + n + 8)
+        message = self.body
+        self.body = None
+        self.starved = True
+        self._release(message)
+
+    def _release(self, message):
+        self._broker.pool.release(message)
+        self._broker.freed = True
+
+    def add_return(self, number, message):
+        """Send *message* back as unroutable; takes over the caller's reference."""
+        self._returns.append((number, message))
+
+    def _send_return(self, number, message):
+        buffer = self.buffer
+        at = self.pending
+        struct.pack_into(
+            ">BHIIH", buffer, at, m.METHOD, number, 15 + message.head, m.BASIC_RETURN, 312
+        )
+        copy(buffer, at + 13, b"\x08NO_ROUTE", 0, 9)
+        block = self._broker.pool.read(message.first, 0, message.head, buffer, at + 22)
+        self.send_content(number, message, at + 22 + message.head, block)
+        self._broker.metrics.returned += 1
+        self._release(message)
+
+    # --- what the peer has read ---
+
+    def mark(self, entry):
+        """The delivery of *entry* is in the buffer: its settlement will prove that it was read."""
+        if self._mark is None:
+            self._mark = entry
+            self._mark_written = self.written
+
+    def prove(self, entry):
+        """*entry* leaves the hands of the peer."""
+        if entry is self._mark:
+            self._mark = None
+            self.proven = self._mark_written
