@@ -8,7 +8,7 @@ Permissions are prefix patterns: "*" is everything, "sensors.*" every name that 
 
 from binascii import a2b_base64
 
-from .compat import ticks_add, ticks_diff
+from .compat import sha256, ticks_add, ticks_diff
 
 CONFIGURE = "configure"
 WRITE = "write"
@@ -23,10 +23,7 @@ _LOOPBACK = ("127.", "::1")
 
 def password_hash(password, salt):
     """The stored form, before base64, of *password* (octets)."""
-    # Late: on CPython hashlib brings all of OpenSSL, and on a board nobody may ever log in.
-    from hashlib import sha256
-
-    return salt + sha256(salt + password).digest()
+    return salt + sha256(salt + password)
 
 
 class User:

@@ -16,6 +16,7 @@ TOO_LARGE = 0x3FFFFFFF
 
 if MICROPYTHON:
     import gc
+    import hashlib
     import select
     from time import ticks_add, ticks_diff, ticks_ms  # noqa: F401 (re-exported)
 
@@ -73,7 +74,10 @@ if MICROPYTHON:
             i += 1
         return end
 
-    collect = gc.collect
+    zeros = bytearray
+
+    def sha256(octets):
+        return hashlib.sha256(octets).digest()
 
     def would_block(error):
         return error.errno in (11, 110, 115)  # EAGAIN, ETIMEDOUT, EINPROGRESS
@@ -162,6 +166,7 @@ if MICROPYTHON:
 else:
     import selectors
     from binascii import crc32
+    from mmap import mmap
     from time import monotonic_ns
 
     def const(value):
@@ -205,8 +210,21 @@ else:
             i += 1
         return end
 
-    def collect():
-        pass
+    def zeros(n):
+        """*n* writable octets; the system gives each page of them when it is first used."""
+        return mmap(-1, n)
+
+    def sha256(octets):
+        """The SHA-256 of *octets*, 32 octets."""
+        try:
+            # hashlib would load all of OpenSSL: 3.5 MB for a process of 14.
+            from _sha2 import sha256 as new
+        except ImportError:
+            try:
+                from _sha256 import sha256 as new
+            except ImportError:
+                from hashlib import sha256 as new
+        return new(octets).digest()
 
     def receive(sock, view, n):
         """Read at most *n* octets to the start of *view*: their number, 0 = end, -1 = none yet."""

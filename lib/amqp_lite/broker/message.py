@@ -1,4 +1,4 @@
-"""The message pool: every message in RAM, as chains of equal blocks in one bytearray.
+"""The message pool: every message in RAM, as chains of equal blocks in one run of octets.
 
 A message is stored in the form it arrived in, one run of octets over its blocks:
 
@@ -13,7 +13,7 @@ each other's blocks.
 
 from array import array
 
-from ..compat import copy
+from ..compat import copy, zeros
 from .table import Table
 
 
@@ -44,7 +44,7 @@ class Pool:
 
     def __init__(self, messages, blocks, block_size):
         self.messages = Table(Message, messages, "message")
-        self.octets = bytearray(blocks * block_size)
+        self.octets = zeros(blocks * block_size)
         self.view = memoryview(self.octets)
         self.block_size = block_size
         self.blocks = blocks

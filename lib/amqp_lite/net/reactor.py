@@ -12,6 +12,7 @@ from ..compat import (
     ticks_diff,
     ticks_ms,
     transmit,
+    zeros,
 )
 from ..log import log
 from .budget import SLOW_WRITE_MS, Account, OutputBudget
@@ -55,7 +56,7 @@ class Reactor:
         self._login_ms = login_ms
         self._budget = OutputBudget(budget, stack_send) if budget else None
         self._accounts = [peer.account for peer in self._free]
-        self._buffer = memoryview(bytearray(read_octets))
+        self._buffer = memoryview(zeros(read_octets))
         self._poller = Poller()
         self._on_ready = self._ready  # bound once: binding allocates
         self._again = False  # somebody has more to do than one step allows

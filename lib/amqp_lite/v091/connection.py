@@ -24,7 +24,7 @@ size. What is left of a read, an incomplete frame, waits in `_hold`.
 """
 
 from .. import __version__
-from ..compat import const, copy, ticks_add, ticks_diff, u16, u32
+from ..compat import const, copy, ticks_add, ticks_diff, u16, u32, zeros
 from ..errors import (
     AccessRefused,
     AMQPError,
@@ -95,8 +95,7 @@ class Connection:
         self.properties = Properties()
         self._access = access
         self._vhosts = vhosts
-        self._hold = bytearray(profile["receive_buffer"])
-        self._hold_view = memoryview(self._hold)
+        self._hold_view = memoryview(zeros(profile["receive_buffer"]))
         self._hold_size = profile["receive_buffer"]
         self._offer_channels = min(profile["channels"], 2047)
         self._offer_frame = profile["frame_max"]

@@ -7,7 +7,7 @@ buffer is sent in body frames of whatever size there is room for, so nothing eve
 
 import struct
 
-from ..compat import const, copy
+from ..compat import const, copy, zeros
 from . import methods as m
 
 REPLY_ROOM = const(320)  # octets the longest reply of ours takes: a declare-ok with a long name
@@ -22,7 +22,7 @@ class Output:
     """
 
     def __init__(self, broker, size):
-        self.buffer = bytearray(size)
+        self.buffer = zeros(size)
         self.view = memoryview(self.buffer)
         self.size = size
         self._broker = broker
