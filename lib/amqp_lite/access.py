@@ -18,7 +18,7 @@ _SALT = 4
 _SOURCES = 8  # addresses whose failed logins are remembered
 _FIRST_DELAY_MS = 500
 _LONGEST_DELAY_MS = 30000
-_LOOPBACK = ("127.", "::1")
+_LOOPBACK = ("127.", "::ffff:127.")
 
 
 def password_hash(password, salt):
@@ -89,4 +89,4 @@ def is_loopback(address):
     for prefix in _LOOPBACK:
         if address.startswith(prefix):
             return True
-    return False
+    return address == "::1"

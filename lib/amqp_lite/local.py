@@ -3,7 +3,8 @@
 from .compat import print_error
 from .errors import ResourceLimitExceeded
 from .log import log
-from .v091.codec import read_properties, shortstr, write_properties
+from .v091.codec import milliseconds, shortstr
+from .v091.properties import read_properties, write_properties
 
 _AT_ONCE = 16  # messages one subscriber gets in one step
 
@@ -35,13 +36,16 @@ def publish(broker, exchange, routing_key, body, properties):
     properties  dict by the names of the basic class, or None; delivery_mode 2 makes it persistent
 
     Raises NotFound for the exchange, ResourceLimitExceeded when there is no memory for it or a
-    queue is full and refuses it.
+    queue is full and refuses it, PreconditionFailed or SyntaxFailure for properties that are none.
     """
     if isinstance(body, str):
         body = body.encode()
     properties = properties or {}
     head = shortstr(exchange) + shortstr(routing_key)
     encoded = write_properties(properties)
+    ttl_ms = -1
+    if properties.get("expiration") is not None:
+        ttl_ms = milliseconds(shortstr(properties["expiration"])[1:])
     route = broker.route(memoryview(head), 0, len(head))
     if broker.entries_for(route) > broker.entries.free - broker.promised:
         raise ResourceLimitExceeded("no room for another delivery")
@@ -54,8 +58,7 @@ def publish(broker, exchange, routing_key, body, properties):
     message.properties = len(encoded)
     message.body = len(body)
     message.persistent = properties.get("delivery_mode") == 2
-    if properties.get("expiration") is not None:
-        message.ttl_ms = int(properties["expiration"])
+    message.ttl_ms = ttl_ms
     queues = broker.publish(message, route, route.stamp)
     broker.pool.release(message)
     if queues < 0:

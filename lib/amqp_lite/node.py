@@ -11,10 +11,7 @@ from .access import Access
 from .broker.broker import Broker
 from .broker.exchange import KINDS
 from .broker.table import Table
-from .compat import heap_free, ticks_ms
-from .config import load
-from .limits import check, complete
-from .local import Subscriber, publish
+from .compat import heap_free, ticks_ms, unload
 from .log import log
 from .net.reactor import Reactor
 from .store.ram import RamStore
@@ -32,9 +29,14 @@ class Node:
     """
 
     def __init__(self, settings=None, profile=None):
+        # Late, because they are needed once: a board gets their memory back.
+        from .config import load
+        from .limits import check, complete
+
         settings = load(settings)
         profile = complete(profile, settings["limits"])
         check(profile)
+        unload("config", "limits", "checks")
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]
         self.profile = profile
@@ -123,6 +125,9 @@ class Node:
 
     def publish(self, exchange, routing_key, body, properties=None):
         """Publish *body*; see local.publish() for what it answers and raises."""
+        # Late, here and below: a board whose code uses no broker calls never pays for them.
+        from .local import publish
+
         return publish(self.broker, exchange, routing_key, body, properties)
 
     def subscribe(self, queue, callback):
@@ -131,6 +136,8 @@ class Node:
         The message (see local.Received) is acknowledged when the callback returns; when it raises,
         the message comes once more, and is dropped and counted the second time. Raises NotFound.
         """
+        from .local import Subscriber
+
         found = self.broker.queue(queue.encode())
         self._subscribers.append(Subscriber(self.broker, found, callback))
 

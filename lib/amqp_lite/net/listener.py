@@ -85,6 +85,8 @@ class Greeting:
         return 8 - self._n
 
     def feed(self, buf, n):
+        if self.closed:
+            return
         for k in range(n):
             self._got[self._n] = buf[k]
             self._n += 1

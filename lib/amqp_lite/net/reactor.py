@@ -5,6 +5,9 @@ writes once to each peer that has output. No other file touches a socket.
 """
 
 from ..compat import (
+    POLLERR,
+    POLLHUP,
+    POLLOUT,
     Poller,
     print_error,
     receive,
@@ -30,6 +33,7 @@ class Peer:
         self.sock = None
         self.reading = True  # what the poller watches for
         self.writing = False
+        self.clogged = False  # the socket took less than it was given: wait until it is writable
         self.held_back = False  # output waits for the budget
 
 
@@ -98,7 +102,7 @@ class Reactor:
             peer = peers[k]
             engine = peer.engine
             engine.pump()
-            if engine.output.pending:
+            if engine.output.pending and not peer.clogged:
                 self._write(peer, now)
             if engine.stalled:
                 engine.resume()
@@ -124,15 +128,22 @@ class Reactor:
         self._broker.tick()
         self._next_tick = max(wait, 1)
 
-    def _ready(self, who, readable, writable):
+    def _ready(self, who, events):
         if isinstance(who, Listener):
             self._accept(who)
             return
-        engine = who.engine
-        if not readable:
+        if who.sock is None:
+            return  # dropped a moment ago, for another one's sake
+        self._broker.now = ticks_ms()  # the wait may have been long
+        if events & POLLOUT:
+            who.clogged = False
+        if not events & ~POLLOUT:
             return
+        engine = who.engine
         room = engine.room()
         if not room:
+            if events & (POLLHUP | POLLERR):
+                self._drop(who)
             return
         if room > len(self._buffer):
             room = len(self._buffer)
@@ -180,6 +191,7 @@ class Reactor:
             peer.engine = peer.greeting
             peer.reading = True
             peer.writing = False
+            peer.clogged = False
             peer.held_back = False
             peer.greeting.open(address, ticks_add(self._broker.now, self._login_ms))
             self._peers.append(peer)
@@ -208,6 +220,7 @@ class Reactor:
             log.debug("%s: %s", engine.name, error)
             self._drop(peer)
             return
+        peer.clogged = taken < n
         if budget is not None:
             budget.wrote(peer.account, n, taken, now)
             if ticks_diff(ticks_ms(), now) >= SLOW_WRITE_MS:
@@ -215,7 +228,7 @@ class Reactor:
                 return
         if taken:
             engine.output.sent(taken)
-            if not engine.output.pending and not engine.closed:
+            if not peer.clogged and not engine.closed:
                 engine.pump()
                 if engine.output.pending:
                     self._again = True

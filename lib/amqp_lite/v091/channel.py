@@ -17,13 +17,39 @@ from ..errors import (
     CommandInvalid,
     ContentTooLarge,
     NotAllowed,
+    NotFound,
     NotImplementedHere,
     PreconditionFailed,
     SyntaxFailure,
     UnexpectedFrame,
 )
-from . import methods as m
 from .codec import check_text, shortstr
+
+# Frame types, class and method ids: see methods.py.
+_METHOD = const(1)
+_FRAME_END = const(0xCE)
+_BASIC = const(60)
+_CHANNEL_FLOW_OK = const(0x00140015)
+_CHANNEL_CLOSE_OK = const(0x00140029)
+_EXCHANGE_DECLARE_OK = const(0x0028000B)
+_EXCHANGE_DELETE_OK = const(0x00280015)
+_EXCHANGE_BIND_OK = const(0x0028001F)
+_EXCHANGE_UNBIND_OK = const(0x00280033)
+_QUEUE_DECLARE_OK = const(0x0032000B)
+_QUEUE_BIND_OK = const(0x00320015)
+_QUEUE_PURGE_OK = const(0x0032001F)
+_QUEUE_DELETE_OK = const(0x00320029)
+_QUEUE_UNBIND_OK = const(0x00320033)
+_BASIC_QOS_OK = const(0x003C000B)
+_BASIC_CONSUME_OK = const(0x003C0015)
+_BASIC_CANCEL = const(0x003C001E)
+_BASIC_CANCEL_OK = const(0x003C001F)
+_BASIC_DELIVER = const(0x003C003C)
+_BASIC_GET_OK = const(0x003C0047)
+_BASIC_GET_EMPTY = const(0x003C0048)
+_BASIC_RECOVER_OK = const(0x003C006F)
+_BASIC_NACK = const(0x003C0078)
+_CONFIRM_SELECT_OK = const(0x0055000B)
 
 # Of a delivery, besides consumer tag, head, properties and body: three frames' head and end,
 # class, method, delivery tag, redelivered; class, weight, body size.
@@ -70,8 +96,7 @@ class Channel:
         """Give back all the channel holds: consumers, unacknowledged messages, the half message."""
         self._abandon()
         broker = self.connection.broker
-        for consumer in list(self.consumers):
-            self._drop_consumer(consumer)
+        self.drop_consumers()
         queues = []
         while self.unacked.tail is not None:
             entry = self.unacked.tail
@@ -87,6 +112,10 @@ class Channel:
         for queue in queues:
             if not queue.deleted:
                 queue.dispatch()
+
+    def drop_consumers(self):
+        for consumer in list(self.consumers):
+            self._drop_consumer(consumer)
 
     # --- publish ---
 
@@ -105,10 +134,13 @@ class Channel:
         broker = connection.broker
         if bits & _IMMEDIATE:
             raise NotImplementedHere("immediate=true")
-        route = broker.route(buf, i, n)
+        try:
+            route = broker.route(buf, i, n)
+        except (NotFound, UnicodeError):
+            check_text(buf, i + 1, key)
+            raise
         exchange = route.exchange
         if exchange is not self._write_ok:
-            check_text(buf, i + 1, key)
             if exchange.internal:
                 raise AccessRefused(
                     "cannot publish to internal exchange '%s'" % text(exchange.name)
@@ -139,7 +171,7 @@ class Channel:
             raise UnexpectedFrame("a content header without a publish")
         if end - i < 14:
             raise SyntaxFailure("a content header of %d octets" % (end - i))
-        if u16(buf, i) != m.BASIC:
+        if u16(buf, i) != _BASIC:
             raise UnexpectedFrame("content of class %d" % u16(buf, i))
         if u16(buf, i + 2):
             raise UnexpectedFrame("content of weight %d" % u16(buf, i + 2))
@@ -236,7 +268,7 @@ class Channel:
     def _nack(self, sequence):
         """One of the queues refused it. The ack of later ones, `multiple`, passes over it."""
         frame = struct.pack(
-            ">BHIIQBB", m.METHOD, self.number, 13, m.BASIC_NACK, sequence, 0, m.FRAME_END
+            ">BHIIQBB", _METHOD, self.number, 13, _BASIC_NACK, sequence, 0, _FRAME_END
         )
         self.connection.output.put(self.number, frame)
         if self.confirmed == sequence - 1:
@@ -290,7 +322,7 @@ class Channel:
         """The queue is gone; the broker takes the consumer off it."""
         self._detach(consumer)
         if self.connection.can_cancel:
-            self._reply(m.BASIC_CANCEL, consumer.tag, True)
+            self._reply(_BASIC_CANCEL, consumer.tag, True)
 
     def _detach(self, consumer):
         self.consumers.remove(consumer)
@@ -314,11 +346,11 @@ class Channel:
         if buf[i] | buf[i + 1] | buf[i + 2] | buf[i + 3]:
             tag |= (u16(buf, i) << 16 | u16(buf, i + 2)) << 32
         bits = buf[i + 8]
-        requeue = method == m.BASIC_NACK and bits & 2 != 0
+        requeue = method == _BASIC_NACK and bits & 2 != 0
         if bits & 1:
-            self._settle_upto(tag, requeue, method == m.BASIC_NACK)
+            self._settle_upto(tag, requeue, method == _BASIC_NACK)
         else:
-            self._settle_one(tag, requeue, method == m.BASIC_NACK)
+            self._settle_one(tag, requeue, method == _BASIC_NACK)
 
     def on_basic_reject(self, tag, requeue):
         self._settle_one(tag, requeue, True)
@@ -383,7 +415,7 @@ class Channel:
 
     def on_basic_recover(self, requeue):
         self.on_basic_recover_async(requeue)
-        self._reply(m.BASIC_RECOVER_OK)
+        self._reply(_BASIC_RECOVER_OK)
 
     def on_basic_recover_async(self, requeue):
         if not requeue:
@@ -394,7 +426,7 @@ class Channel:
 
     def on_channel_flow(self, active):
         self.active = active
-        self._reply(m.CHANNEL_FLOW_OK, active)
+        self._reply(_CHANNEL_FLOW_OK, active)
         if active:
             for consumer in self.consumers:
                 consumer.queue.dispatch()
@@ -406,7 +438,7 @@ class Channel:
         if not self.closing:
             self.connection.forget_channel(self.number)
         # Else both closed at once, and the peer still owes us its close-ok.
-        self._reply(m.CHANNEL_CLOSE_OK)
+        self._reply(_CHANNEL_CLOSE_OK)
 
     def on_channel_close_ok(self):
         if not self.closing:
@@ -416,7 +448,7 @@ class Channel:
     def on_confirm_select(self, nowait):
         self._confirming = True
         if not nowait:
-            self._reply(m.CONFIRM_SELECT_OK)
+            self._reply(_CONFIRM_SELECT_OK)
 
     def _reply(self, method, *arguments):
         self.connection.output.reply(self.number, method, arguments)
@@ -435,24 +467,24 @@ class Channel:
             self._may(CONFIGURE, name, "exchange")
             broker.declare_exchange(name, KINDS[kind], durable, auto_delete, internal, arguments)
         if not nowait:
-            self._reply(m.EXCHANGE_DECLARE_OK)
+            self._reply(_EXCHANGE_DECLARE_OK)
 
     def on_exchange_delete(self, _, name, if_unused, nowait):
         self._may(CONFIGURE, name, "exchange")
         self.connection.broker.delete_exchange(name, if_unused)
         self._write_ok = None
         if not nowait:
-            self._reply(m.EXCHANGE_DELETE_OK)
+            self._reply(_EXCHANGE_DELETE_OK)
 
     def on_exchange_bind(self, _, destination, source, key, nowait, arguments):
         self._bind(self._exchange_end(destination), source, key, arguments)
         if not nowait:
-            self._reply(m.EXCHANGE_BIND_OK)
+            self._reply(_EXCHANGE_BIND_OK)
 
     def on_exchange_unbind(self, _, destination, source, key, nowait, arguments):
         self._unbind(self._exchange_end(destination), source, key, arguments)
         if not nowait:
-            self._reply(m.EXCHANGE_UNBIND_OK)
+            self._reply(_EXCHANGE_UNBIND_OK)
 
     def _exchange_end(self, name):
         self._may(WRITE, name, "exchange")
@@ -503,7 +535,7 @@ class Channel:
             queue = broker.declare_queue(name, durable, owner, auto_delete, arguments)
         self._declared = queue.name
         if not nowait:
-            self._reply(m.QUEUE_DECLARE_OK, queue.name, queue.ready.count, len(queue.consumers))
+            self._reply(_QUEUE_DECLARE_OK, queue.name, queue.ready.count, len(queue.consumers))
 
     def on_queue_bind(self, _, name, source, key, nowait, arguments):
         queue = self._queue(name)
@@ -512,13 +544,13 @@ class Channel:
             key = queue.name  # AMQP 0-9-1 queue.bind.routing-key: the current queue's name
         self._bind(queue, source, key, arguments)
         if not nowait:
-            self._reply(m.QUEUE_BIND_OK)
+            self._reply(_QUEUE_BIND_OK)
 
     def on_queue_unbind(self, _, name, source, key, arguments):
         queue = self._queue(name)
         self._may(WRITE, queue.name, "queue")
         self._unbind(queue, source, key, arguments)
-        self._reply(m.QUEUE_UNBIND_OK)
+        self._reply(_QUEUE_UNBIND_OK)
 
     def on_queue_purge(self, _, name, nowait):
         queue = self._queue(name)
@@ -526,7 +558,7 @@ class Channel:
         count = queue.purge()
         self.connection.broker.metrics.purged += count
         if not nowait:
-            self._reply(m.QUEUE_PURGE_OK, count)
+            self._reply(_QUEUE_PURGE_OK, count)
 
     def on_queue_delete(self, _, name, if_unused, if_empty, nowait):
         broker = self.connection.broker
@@ -544,7 +576,7 @@ class Channel:
             count = queue.ready.count
             broker.delete_queue(queue)
         if not nowait:
-            self._reply(m.QUEUE_DELETE_OK, count)
+            self._reply(_QUEUE_DELETE_OK, count)
 
     # --- basic ---
 
@@ -555,7 +587,7 @@ class Channel:
             self.prefetch = count
         else:
             self._consumer_prefetch = count
-        self._reply(m.BASIC_QOS_OK)
+        self._reply(_BASIC_QOS_OK)
         for consumer in self.consumers:
             consumer.queue.dispatch()
 
@@ -578,12 +610,12 @@ class Channel:
             queue = self._queue(name)
             self._may(READ, queue.name, "queue")
         consumer = queue.subscribe(self, tag, no_ack, exclusive, self._consumer_prefetch)
-        consumer.prefix = struct.pack(
-            ">BHII", m.METHOD, self.number, 0, m.BASIC_DELIVER
-        ) + shortstr(tag)
+        consumer.prefix = struct.pack(">BHII", _METHOD, self.number, 0, _BASIC_DELIVER) + shortstr(
+            tag
+        )
         self.consumers.append(consumer)
         if not nowait:
-            self._reply(m.BASIC_CONSUME_OK, tag)
+            self._reply(_BASIC_CONSUME_OK, tag)
         queue.dispatch()
 
     def on_basic_cancel(self, tag, nowait):
@@ -594,7 +626,7 @@ class Channel:
                 self._drop_consumer(consumer)
                 break
         if not nowait:
-            self._reply(m.BASIC_CANCEL_OK, tag)
+            self._reply(_BASIC_CANCEL_OK, tag)
 
     def on_basic_cancel_ok(self, tag):
         pass  # the answer to our notification
@@ -606,7 +638,7 @@ class Channel:
         queue.used_at = self.connection.broker.now
         entry = queue.first()
         if entry is None:
-            self._reply(m.BASIC_GET_EMPTY, b"")
+            self._reply(_BASIC_GET_EMPTY, b"")
             return True
         output = self.connection.output
         if not output.fits(entry.message.size + _DELIVERY_OCTETS):
@@ -618,7 +650,7 @@ class Channel:
         out = output.buffer
         at = output.pending
         struct.pack_into(
-            ">BHIIQB", out, at, m.METHOD, self.number, 17 + head, m.BASIC_GET_OK,
+            ">BHIIQB", out, at, _METHOD, self.number, 17 + head, _BASIC_GET_OK,
             self._delivery_tag, entry.redelivered,
         )  # fmt: skip
         at += 20

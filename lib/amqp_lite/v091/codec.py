@@ -7,7 +7,8 @@ use, not those of the specification's grammar (rabbitmq.com "AMQP 0-9-1 Errata" 
 
 import struct
 
-from ..compat import const, equal, u16, u32
+from ..broker.broker import MAX_TTL_MS
+from ..compat import const, equal, hash_octets, u16, u32
 from ..errors import PreconditionFailed, SyntaxFailure
 
 MAX_DEPTH = const(8)
@@ -56,28 +57,34 @@ def check_table(buf, i, end):
     """Walk the table at *i*: the index behind it.
 
     Raises SyntaxFailure when it does not fit before *end*, has an unknown type, is nested deeper
-    than MAX_DEPTH or has more than MAX_FIELDS fields. Allocates nothing for a flat table.
+    than MAX_DEPTH, has more than MAX_FIELDS fields or one name twice. Allocates nothing for a flat
+    table of a few fields.
     """
     stop = _end_of(buf, i, end)
     i += 4
     if i == stop:
         return stop
-    outer = None  # [end of the table or array around, is it a table, ...], innermost last
-    named = True
+    outer = None  # of the tables and arrays around, innermost last: stop, first, seen
+    first = i  # field of this table; -1 in an array
+    seen = 0  # see _see()
     fields = MAX_FIELDS
     while True:
         while i == stop:
             if not outer:
                 return stop
-            named = outer.pop()
+            seen = outer.pop()
+            first = outer.pop()
             stop = outer.pop()
         fields -= 1
         if not fields:
             raise SyntaxFailure("more than %d fields in one table" % MAX_FIELDS)
-        if named:
+        name = i
+        if first >= 0:
             i += 1 + buf[i]
         if i >= stop:
             raise SyntaxFailure("a field runs past the end of its table")
+        if first >= 0:
+            seen = _see(buf, first, name, seen)
         kind = buf[i]
         i += 1
         size = _SIZES.get(kind, -1)
@@ -89,17 +96,44 @@ def check_table(buf, i, end):
             inner = _end_of(buf, i, stop)
             if outer is None:
                 outer = []
-            if len(outer) == 2 * MAX_DEPTH:
+            if len(outer) == 3 * MAX_DEPTH:
                 raise SyntaxFailure("tables nested deeper than %d" % MAX_DEPTH)
             outer.append(stop)
-            outer.append(named)
-            named = kind == _TABLE
+            outer.append(first)
+            outer.append(seen)
             stop = inner
             i += 4
+            first = i if kind == _TABLE else -1
+            seen = 0
         else:
             raise SyntaxFailure("unknown field type 0x%02x" % kind)
         if i > stop:
             raise SyntaxFailure("a field runs past the end of its table")
+
+
+def _see(buf, first, i, seen):
+    """Note the field name at *i*, in the table whose first field is at *first*: *seen* for the next.
+
+    seen  bits by the hashes of the names so far; their set, once two names shared a bit
+
+    Raises SyntaxFailure for a name that was there before: "duplicate fields are illegal", AMQP
+    0-9-1 §4.2.5.5. The work grows with the fields, not with their square.
+    """
+    n = 1 + buf[i]
+    if isinstance(seen, int):
+        bit = 1 << hash_octets(buf, i, n) % 30
+        if not seen & bit:
+            return seen | bit
+        seen = set()
+        while first < i:
+            stop = first + 1 + buf[first]
+            seen.add(bytes(buf[first:stop]))
+            first = skip_value(buf, stop)
+    name = bytes(buf[i : i + n])
+    if name in seen:
+        raise SyntaxFailure("a field name twice in one table")
+    seen.add(name)
+    return seen
 
 
 def _end_of(buf, i, end):
@@ -198,30 +232,27 @@ def write_value(value):
 
 
 def _octets(value):
+    if isinstance(value, int):
+        value = str(value)  # bytes(5) would be five NULs
     return value.encode() if isinstance(value, str) else bytes(value)
 
 
 # --- content properties, AMQP 0-9-1 §4.2.6.1 and the basic class ---
 
-CONTENT_TYPE = const(0x8000)
-CONTENT_ENCODING = const(0x4000)
-HEADERS = const(0x2000)
-DELIVERY_MODE = const(0x1000)
-PRIORITY = const(0x0800)
-CORRELATION_ID = const(0x0400)
-REPLY_TO = const(0x0200)
-EXPIRATION = const(0x0100)
-MESSAGE_ID = const(0x0080)
-TIMESTAMP = const(0x0040)
-TYPE = const(0x0020)
-USER_ID = const(0x0010)
-APP_ID = const(0x0008)
-CLUSTER_ID = const(0x0004)
-# In the order of their flags, high to low.
-NAMES = (
-    "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id",
-    "reply_to", "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
-)  # fmt: skip
+_CONTENT_TYPE = const(0x8000)
+_CONTENT_ENCODING = const(0x4000)
+_HEADERS = const(0x2000)
+_DELIVERY_MODE = const(0x1000)
+_PRIORITY = const(0x0800)
+_CORRELATION_ID = const(0x0400)
+_REPLY_TO = const(0x0200)
+_EXPIRATION = const(0x0100)
+_MESSAGE_ID = const(0x0080)
+_TIMESTAMP = const(0x0040)
+_TYPE = const(0x0020)
+_USER_ID = const(0x0010)
+_APP_ID = const(0x0008)
+_CLUSTER_ID = const(0x0004)
 
 
 class Properties:
@@ -248,40 +279,40 @@ class Properties:
         if flags & 3:
             raise SyntaxFailure("the basic class has 14 properties")
         try:
-            if flags & CONTENT_TYPE:
+            if flags & _CONTENT_TYPE:
                 i += 1 + buf[i]
-            if flags & CONTENT_ENCODING:
+            if flags & _CONTENT_ENCODING:
                 i += 1 + buf[i]
-            if flags & HEADERS:
+            if flags & _HEADERS:
                 i = check_table(buf, i, end)
-            if flags & DELIVERY_MODE:
+            if flags & _DELIVERY_MODE:
                 self.persistent = buf[i] == 2
                 i += 1
-            if flags & PRIORITY:
+            if flags & _PRIORITY:
                 i += 1
             if flags & 0x07F8:
-                if flags & CORRELATION_ID:
+                if flags & _CORRELATION_ID:
                     i += 1 + buf[i]
-                if flags & REPLY_TO:
+                if flags & _REPLY_TO:
                     self.reply_to = i
                     i += 1 + buf[i]
-                if flags & EXPIRATION:
+                if flags & _EXPIRATION:
                     n = i + 1 + buf[i]
                     if n <= end:
                         self.ttl_ms = milliseconds(bytes(buf[i + 1 : n]))
                     i = n
-                if flags & MESSAGE_ID:
+                if flags & _MESSAGE_ID:
                     i += 1 + buf[i]
-                if flags & TIMESTAMP:
+                if flags & _TIMESTAMP:
                     i += 8
-                if flags & TYPE:
+                if flags & _TYPE:
                     i += 1 + buf[i]
-                if flags & USER_ID:
+                if flags & _USER_ID:
                     self.user_id = i
                     i += 1 + buf[i]
-                if flags & APP_ID:
+                if flags & _APP_ID:
                     i += 1 + buf[i]
-            if flags & CLUSTER_ID:
+            if flags & _CLUSTER_ID:
                 i += 1 + buf[i]
         except IndexError:
             i = -1
@@ -290,27 +321,29 @@ class Properties:
 
 
 def milliseconds(digits):
-    """The number an expiration says. Raises PreconditionFailed unless 0 <= it < 2**32."""
+    """The number an expiration says. Raises PreconditionFailed unless 0 <= it <= MAX_TTL_MS."""
     value = 0
     for digit in digits:
         value = value * 10 + digit - 48
-        if not 48 <= digit <= 57 or value > 0xFFFFFFFF:
+        if not 48 <= digit <= 57 or value > MAX_TTL_MS:
             value = -1
             break
     if value < 0 or not digits:
-        raise PreconditionFailed("invalid expiration: expected milliseconds as digits")
+        raise PreconditionFailed(
+            "invalid expiration: expected milliseconds as digits, at most %d" % MAX_TTL_MS
+        )
     return value
 
 
 def find_headers(buf, i, end):
     """Index of the headers table in the property list at *i*; -1 when it has none."""
     flags = u16(buf, i)
-    if not flags & HEADERS:
+    if not flags & _HEADERS:
         return -1
     i += 2
-    if flags & CONTENT_TYPE:
+    if flags & _CONTENT_TYPE:
         i += 1 + buf[i]
-    if flags & CONTENT_ENCODING:
+    if flags & _CONTENT_ENCODING:
         i += 1 + buf[i]
     return i
 
@@ -359,58 +392,6 @@ def _is_value(buf, i, value):
     return (other is True or other is False) == (
         value is True or value is False
     ) and other == value
-
-
-def read_properties(buf, i):
-    """The property list at *i*, which scan() passed, as a dict; strings come as octets."""
-    flags = u16(buf, i)
-    i += 2
-    properties = {}
-    bit = CONTENT_TYPE
-    for name in NAMES:
-        if flags & bit:
-            if bit == HEADERS:
-                properties[name], i = read_table(buf, i)
-            elif bit == DELIVERY_MODE or bit == PRIORITY:
-                properties[name] = buf[i]
-                i += 1
-            elif bit == TIMESTAMP:
-                properties[name] = u32(buf, i + 4)
-                i += 8
-            else:
-                n = i + 1 + buf[i]
-                properties[name] = bytes(buf[i + 1 : n])
-                i = n
-        bit >>= 1
-    return properties
-
-
-def write_properties(properties):
-    """The flags and list of *properties*, a dict by the names in NAMES.
-
-    Raises SyntaxFailure for a name that is none of them or a string longer than 255 octets.
-    """
-    flags = 0
-    parts = [b""]
-    bit = CONTENT_TYPE
-    for name in NAMES:
-        if properties.get(name) is not None:
-            value = properties[name]
-            flags |= bit
-            if bit == HEADERS:
-                parts.append(write_table(value))
-            elif bit == DELIVERY_MODE or bit == PRIORITY:
-                parts.append(bytes((value,)))
-            elif bit == TIMESTAMP:
-                parts.append(struct.pack(">Q", value))
-            else:
-                parts.append(shortstr(value))
-        bit >>= 1
-    for name in properties:
-        if name not in NAMES:
-            raise SyntaxFailure("no property '%s' in the basic class" % name)
-    parts[0] = struct.pack(">H", flags)
-    return b"".join(parts)
 
 
 def shortstr(value):

@@ -37,10 +37,34 @@ from ..errors import (
     UnexpectedFrame,
 )
 from ..log import INFO, log
-from . import methods as m
 from .codec import Properties
 from .login import amqplain_response, plain_response
+from .methods import NOT_HERE, RECEIVED, read_arguments
 from .output import Output
+
+# Frame types, class and method ids: see methods.py.
+_METHOD = const(1)
+_HEADER = const(2)
+_BODY = const(3)
+_HEARTBEAT = const(8)
+_FRAME_END = const(0xCE)
+_CONNECTION_START = const(0x000A000A)
+_CONNECTION_START_OK = const(0x000A000B)
+_CONNECTION_TUNE = const(0x000A001E)
+_CONNECTION_TUNE_OK = const(0x000A001F)
+_CONNECTION_OPEN = const(0x000A0028)
+_CONNECTION_OPEN_OK = const(0x000A0029)
+_CONNECTION_CLOSE = const(0x000A0032)
+_CONNECTION_CLOSE_OK = const(0x000A0033)
+_CONNECTION_BLOCKED = const(0x000A003C)
+_CONNECTION_UNBLOCKED = const(0x000A003D)
+_CHANNEL_OPEN = const(0x0014000A)
+_CHANNEL_OPEN_OK = const(0x0014000B)
+_CHANNEL_CLOSE = const(0x00140028)
+_CHANNEL_CLOSE_OK = const(0x00140029)
+_BASIC_PUBLISH = const(0x003C0028)
+_BASIC_ACK = const(0x003C0050)
+_BASIC_NACK = const(0x003C0078)
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 FRAME_MIN_SIZE = const(4096)  # AMQP 0-9-1 §4.2.3: the smallest frame_max anybody may ask for
@@ -54,7 +78,7 @@ _BROKEN = const(5)  # the octets make no sense any more: none is read
 _CLOSED = const(6)
 
 # state -> the one method the client may send now. AMQP 0-9-1 §2.2.4.
-_EXPECTED = (m.CONNECTION_START_OK, m.CONNECTION_TUNE_OK, m.CONNECTION_OPEN)
+_EXPECTED = (_CONNECTION_START_OK, _CONNECTION_TUNE_OK, _CONNECTION_OPEN)
 
 _CLOSE_MS = const(2000)  # how long we wait for close-ok
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -146,7 +170,7 @@ class Connection:
         self._deadline = deadline
         self._timed = True
         self.broker.metrics.connections_opened += 1
-        self.output.reply(0, m.CONNECTION_START, (
+        self.output.reply(0, _CONNECTION_START, (
             0, 9,
             {
                 "product": "amqp_lite", "version": __version__, "platform": "Python",
@@ -173,6 +197,8 @@ class Connection:
             self._held += n
             self._read_hold()
         else:
+            if not self._body_left and not self._body_end:
+                self._progress = self._heard  # a frame begins
             i = self._parse(buf, 0, n)
             self._held = n - i
             if i < n:
@@ -181,11 +207,12 @@ class Connection:
     def resume(self):
         if self.stalled:
             self.stalled = False
+            self._heard = self.broker.now  # nobody listened meanwhile
             self._read_hold()
         if self._blocked and not self.stalled:
             self._blocked = False
             if self._can_block:
-                self.output.reply(0, m.CONNECTION_UNBLOCKED, ())
+                self.output.reply(0, _CONNECTION_UNBLOCKED, ())
 
     def pump(self):
         """Write what waited for room, for a commit or for a consumer to read on."""
@@ -224,24 +251,31 @@ class Connection:
         if self.state == _RUNNING:
             beat = self._heartbeat_ms
             if beat:
-                if ticks_diff(now, self._heard) > 2 * beat:
-                    self._cut("no octet for two heartbeats")
-                elif ticks_diff(now, self.output.spoke) >= beat // 2:
-                    if not self.output.pending:
-                        self.output.put(0, _HEARTBEAT_FRAME)
+                if ticks_diff(now, self.output.spoke) >= beat // 2 and not self.output.pending:
+                    self.output.put(0, _HEARTBEAT_FRAME)
                 wait = min(wait, beat // 4)
-            patience = max(2 * beat, 60000)
-            if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
-                self._cut("it does not read")
-            if self._held or self._body_left or self._body_end:
-                if not self.stalled and ticks_diff(now, self._progress) > patience:
-                    self._cut("a frame that does not end")
-            for number in self.channels:
-                channel = self.channels[number]
-                if channel.message is not None and not self.stalled:
-                    if ticks_diff(now, channel.progress) > patience:
-                        self._cut("a message that does not end")
+            overdue = self._overdue(now, beat)
+            if overdue is not None:
+                self._cut(overdue)
         return wait
+
+    def _overdue(self, now, beat):
+        """What the peer should have done by now; None when it is in time."""
+        patience = max(2 * beat, 60000)
+        if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
+            return "it does not read"
+        if self.stalled:
+            return None  # nobody listens to it
+        if beat and ticks_diff(now, self._heard) > 2 * beat:
+            return "no octet for two heartbeats"
+        if self._held or self._body_left or self._body_end:
+            if ticks_diff(now, self._progress) > patience:
+                return "a frame that does not end"
+        for number in self.channels:
+            channel = self.channels[number]
+            if channel.message is not None and ticks_diff(now, channel.progress) > patience:
+                return "a message that does not end"
+        return None
 
     def lost(self):
         """The peer is gone, or shall be at once: give back everything, send nothing more."""
@@ -252,6 +286,9 @@ class Connection:
 
     def _give_back(self):
         """Consumers, unacknowledged messages, exclusive queues, what waits to be sent."""
+        for number in self.channels:
+            # First, or one channel's messages would go to the next one and be lost with it.
+            self.channels[number].drop_consumers()
         for number in list(self.channels):
             self.forget_channel(number)
         self.output.give_back()
@@ -280,7 +317,7 @@ class Connection:
                 self._body_end = True
                 continue
             if self._body_end:
-                if buf[i] != m.FRAME_END:
+                if buf[i] != _FRAME_END:
                     self._break(FrameError("a frame does not end with 0xCE"))
                     break
                 i += 1
@@ -298,7 +335,7 @@ class Connection:
             size = u32(buf, i + 3)
             channel = self.channels.get(number) if number else None
             try:
-                if kind == m.BODY:
+                if kind == _BODY:
                     self._begin_body(channel, number, size)
                     i += 7
                     continue
@@ -306,13 +343,13 @@ class Connection:
                     self._check_frame(kind, number, size)
                     return i
                 stop = i + 7 + size
-                if buf[stop] != m.FRAME_END:
+                if buf[stop] != _FRAME_END:
                     raise FrameError("a frame does not end with 0xCE")
-                if kind == m.METHOD:
+                if kind == _METHOD:
                     if size < 4:
                         raise FrameError("a method frame of %d octets" % size)
                     taken = self._on_method(channel, number, buf, i + 7, stop)
-                elif kind == m.HEADER:
+                elif kind == _HEADER:
                     taken = self._on_header(channel, number, buf, i + 7, stop)
                 else:
                     self._check_frame(kind, number, size)
@@ -322,10 +359,10 @@ class Connection:
                 break
             except AMQPError as error:
                 method = 0
-                if kind == m.METHOD and size >= 4:
+                if kind == _METHOD and 4 <= size <= end - i - 8:
                     method = u16(buf, i + 7) << 16 | u16(buf, i + 9)
                 self._fail(channel, number, error, method)
-                if kind == m.BODY or size + 8 > end - i:
+                if kind == _BODY or size + 8 > end - i:
                     # The error was in the frame's head: its payload cannot be passed over.
                     self.state = _BROKEN
                     break
@@ -342,12 +379,12 @@ class Connection:
 
     def _check_frame(self, kind, number, size):
         """Refuse a frame by its first 7 octets, before any of its payload is waited for."""
-        if kind == m.HEARTBEAT:
+        if kind == _HEARTBEAT:
             if size:
                 raise FrameError("a heartbeat with a payload")
             if number:
                 raise UnexpectedFrame("a heartbeat on channel %d" % number)
-        elif kind != m.METHOD and kind != m.HEADER:
+        elif kind != _METHOD and kind != _HEADER:
             raise FrameError("unknown frame type %d" % kind)
         elif size + 8 > self.frame_max:
             raise FrameError("frame of %d octets, frame-max is %d" % (size + 8, self.frame_max))
@@ -396,21 +433,23 @@ class Connection:
         method = u16(buf, i) << 16 | u16(buf, i + 2)
         i += 4
         if channel is not None and channel.closing:
-            if method not in (m.CHANNEL_OPEN, m.CHANNEL_CLOSE, m.CHANNEL_CLOSE_OK):
+            if method not in (_CHANNEL_OPEN, _CHANNEL_CLOSE, _CHANNEL_CLOSE_OK):
                 return True
         elif channel is not None and self.state == _RUNNING:
             if channel.receiving:
                 raise UnexpectedFrame("a method between a publish and the end of its content")
-            if method == m.BASIC_PUBLISH:
+            if method == _BASIC_PUBLISH:
                 return channel.on_publish(buf, i, end)
-            if method == m.BASIC_ACK or method == m.BASIC_NACK:
+            if method == _BASIC_ACK or method == _BASIC_NACK:
                 channel.on_ack(buf, i, end, method)
                 return True
-        row = m.RECEIVED.get(method)
-        if self.state == _CLOSING and method not in (m.CONNECTION_CLOSE, m.CONNECTION_CLOSE_OK):
+        row = RECEIVED.get(method)
+        if self.state == _CLOSING and method not in (_CONNECTION_CLOSE, _CONNECTION_CLOSE_OK):
             return True
         if row is None:
-            if method in m.NOT_HERE:
+            if method in (_BASIC_PUBLISH, _BASIC_ACK, _BASIC_NACK):
+                self._check_channel(channel, number)
+            if method in NOT_HERE:
                 raise NotImplementedHere("method %d.%d" % (method >> 16, method & 0xFFFF))
             raise CommandInvalid("unknown method %d.%d" % (method >> 16, method & 0xFFFF))
         if not self.output.takes_reply(number):
@@ -419,17 +458,17 @@ class Connection:
         if method >> 16 == 10:
             if number:
                 raise CommandInvalid("connection class on channel %d" % number)
-            if method not in (m.CONNECTION_CLOSE, m.CONNECTION_CLOSE_OK):
+            if method not in (_CONNECTION_CLOSE, _CONNECTION_CLOSE_OK):
                 if self.state >= len(_EXPECTED) or method != _EXPECTED[self.state]:
                     raise CommandInvalid("method %d.%d is not due" % (10, method & 0xFFFF))
-            getattr(self, name)(*m.read_arguments(signature, buf, i, end))
+            getattr(self, name)(*read_arguments(signature, buf, i, end))
             return True
-        if method == m.CHANNEL_OPEN:
-            m.read_arguments(signature, buf, i, end)
+        if method == _CHANNEL_OPEN:
+            read_arguments(signature, buf, i, end)
             self._open_channel(channel, number)
             return True
         self._check_channel(channel, number)
-        arguments = m.read_arguments(signature, buf, i, end)
+        arguments = read_arguments(signature, buf, i, end)
         return getattr(channel, name)(*arguments) is not False
 
     # --- the connection class ---
@@ -459,7 +498,7 @@ class Connection:
         self.state = _AWAIT_TUNE_OK
         self.output.reply(
             0,
-            m.CONNECTION_TUNE,
+            _CONNECTION_TUNE,
             (self._offer_channels, self._offer_frame, self._offer_heartbeat),
         )
 
@@ -497,13 +536,13 @@ class Connection:
         self._timed = False
         if log.level <= INFO:
             log.info("%s logged in as '%s'", self.name, str(self.user.name, "utf-8"))
-        self.output.reply(0, m.CONNECTION_OPEN_OK, (b"",))
+        self.output.reply(0, _CONNECTION_OPEN_OK, (b"",))
 
     def on_close(self, code, text, class_id, method_id):
         if log.level <= INFO:
             log.info("%s closed: %d %s", self.name, code, _printable(text))
         self._give_back()
-        self.output.reply(0, m.CONNECTION_CLOSE_OK, ())
+        self.output.reply(0, _CONNECTION_CLOSE_OK, ())
         self._timed = False
         self.state = _CLOSED
         self.closed = True
@@ -536,7 +575,7 @@ class Connection:
         channel = self.channel_table.take()
         channel.open(self, number)
         self.channels[number] = channel
-        self.output.reply(number, m.CHANNEL_OPEN_OK, (b"",))
+        self.output.reply(number, _CHANNEL_OPEN_OK, (b"",))
 
     def forget_channel(self, number):
         """The channel has ended on both sides."""
@@ -556,16 +595,17 @@ class Connection:
             log.info("%s channel %d: %s", self.name, number, text)
             channel.release()
             channel.closing = True
-            self.output.reply(number, m.CHANNEL_CLOSE, arguments)
+            self.output.reply(number, _CHANNEL_CLOSE, arguments)
             return
         if self.state >= _CLOSING:
             return
         log.warning("%s: %s", self.name, text)
         self.broker.metrics.peers_cut += 1
         self._give_back()
+        self._verdict = None
         self.state = _CLOSING
         self._limit(_CLOSE_MS)
-        self.output.reply(0, m.CONNECTION_CLOSE, arguments)
+        self.output.reply(0, _CONNECTION_CLOSE, arguments)
 
     def _break(self, error):
         """After a framing error no octet can be trusted: say so, read nothing more."""
@@ -578,7 +618,7 @@ class Connection:
             verdict = self._verdict
             self._verdict = None
             if self._can_fail:
-                self._fail(None, 0, verdict, m.CONNECTION_START_OK)
+                self._fail(None, 0, verdict, _CONNECTION_START_OK)
                 return
         elif self.state < _RUNNING:
             log.warning("%s did not log in in time", self.name)
@@ -600,7 +640,7 @@ class Connection:
             self._blocked = True
             self.broker.metrics.blocked += 1
             if self._can_block:
-                self.output.reply(0, m.CONNECTION_BLOCKED, (b"low on memory",))
+                self.output.reply(0, _CONNECTION_BLOCKED, (b"low on memory",))
 
 
 def _printable(octets):

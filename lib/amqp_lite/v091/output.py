@@ -8,7 +8,16 @@ buffer is sent in body frames of whatever size there is room for, so nothing eve
 import struct
 
 from ..compat import const, copy, zeros
-from . import methods as m
+from .methods import method_frame
+
+# Frame types, class and method ids: see methods.py.
+_METHOD = const(1)
+_HEADER = const(2)
+_BODY = const(3)
+_FRAME_END = const(0xCE)
+_BASIC = const(60)
+_BASIC_RETURN = const(0x003C0032)
+_BASIC_ACK = const(0x003C0050)
 
 REPLY_ROOM = const(320)  # octets the longest reply of ours takes: a declare-ok with a long name
 
@@ -90,7 +99,7 @@ class Output:
 
     def reply(self, number, method, arguments):
         """Write a method frame; one that finds no room waits for pump()."""
-        self.put(number, m.method_frame(number, method, arguments))
+        self.put(number, method_frame(number, method, arguments))
 
     def put(self, number, frame):
         """Write a whole *frame* of channel *number*, as reply() does."""
@@ -117,8 +126,8 @@ class Output:
         if self.body is not None and self._body_number == number:
             return False
         struct.pack_into(
-            ">BHIIQBB", self.buffer, at, m.METHOD, number, 13, m.BASIC_ACK, sequence, 1,
-            m.FRAME_END,
+            ">BHIIQBB", self.buffer, at, _METHOD, number, 13, _BASIC_ACK, sequence, 1,
+            _FRAME_END,
         )  # fmt: skip
         self._wrote(at + _CONFIRM)
         return True
@@ -148,22 +157,22 @@ class Output:
         properties = message.properties
         body = message.body
         struct.pack_into(
-            ">BBHIHHQ", buffer, at, m.FRAME_END, m.HEADER, number, 12 + properties, m.BASIC, 0,
+            ">BBHIHHQ", buffer, at, _FRAME_END, _HEADER, number, 12 + properties, _BASIC, 0,
             body,
         )  # fmt: skip
         at += 20
         position = message.head
         block = pool.read(block, position, properties, buffer, at)
         at += properties
-        buffer[at] = m.FRAME_END
+        buffer[at] = _FRAME_END
         at += 1
         if body:
             position += properties
             if body + 8 <= self.frame_max and body + 8 <= self.size - at:
-                struct.pack_into(">BHI", buffer, at, m.BODY, number, body)
+                struct.pack_into(">BHI", buffer, at, _BODY, number, body)
                 pool.read(block, position, body, buffer, at + 7)
                 at += 7 + body
-                buffer[at] = m.FRAME_END
+                buffer[at] = _FRAME_END
                 at += 1
             else:
                 message.references += 1
@@ -185,9 +194,9 @@ class Output:
             n = min(self._body_left, self.frame_max - 8, self.size - at - 8)
             if n < min(self._body_left, _WORTH):
                 return
-            struct.pack_into(">BHI", buffer, at, m.BODY, self._body_number, n)
+            struct.pack_into(">BHI", buffer, at, _BODY, self._body_number, n)
             self._body_block = pool.read(self._body_block, self._body_position, n, buffer, at + 7)
-            buffer[at + 7 + n] = m.FRAME_END
+            buffer[at + 7 + n] = _FRAME_END
             self._body_position += n
             self._body_left -= n
             self._wrote(at + n + 8)
@@ -208,7 +217,7 @@ class Output:
         buffer = self.buffer
         at = self.pending
         struct.pack_into(
-            ">BHIIH", buffer, at, m.METHOD, number, 15 + message.head, m.BASIC_RETURN, 312
+            ">BHIIH", buffer, at, _METHOD, number, 15 + message.head, _BASIC_RETURN, 312
         )
         copy(buffer, at + 13, b"\x08NO_ROUTE", 0, 9)
         block = self._broker.pool.read(message.first, 0, message.head, buffer, at + 22)

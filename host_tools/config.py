@@ -1,0 +1,77 @@
+"""`amqp-lite config ...`: check and make configurations, before they reach a board."""
+
+import binascii
+import getpass
+import json
+import os
+import secrets
+import sys
+
+from amqp_lite.access import password_hash
+from amqp_lite.limits import bill, check, complete, total
+
+from .errors import CommandError
+from .files import read_config, read_profile
+
+_SALT_OCTETS = 4
+
+
+def do_check(args):
+    settings, profile = read_config(args.file)
+    counts = [f"{len(settings[key])} {key}" for key in ("exchanges", "queues", "bindings")]
+    print(f"{args.file} is fine: device '{settings['device']}', {', '.join(counts)}")
+    if profile["heap"]:
+        print(f"it takes {total(bill(profile))} of {profile['heap']} octets of heap")
+
+
+def do_hash_password(args):
+    print(_hash(_ask_password() if args.password is None else args.password))
+
+
+def _ask_password():
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Once more: ") != password:
+        raise CommandError("the two are not the same")
+    return password
+
+
+def _hash(password):
+    if not password:
+        raise CommandError("the password is empty")
+    octets = password_hash(password.encode(), os.urandom(_SALT_OCTETS))
+    return binascii.b2a_base64(octets, newline=False).decode()
+
+
+def do_budget(args):
+    profile = complete(read_profile(args.profile))
+    rows = bill(profile)
+    table = [("", "how many", "each", "octets"), *rows, ("together", "", "", total(rows))]
+    if profile["heap"]:
+        table.append(("of", "", "", profile["heap"]))
+    for what, many, each, octets in table:
+        print(f"{what:<16} {many:>9} {each:>9} {octets:>10}")
+    check(profile)
+
+
+def do_new(args):
+    password = secrets.token_urlsafe(12)
+    user = {
+        "password_hash": _hash(password),
+        "configure": [],
+        "write": ["telemetry"],
+        "read": ["all"],
+    }
+    settings = {
+        "device": "edge-1",
+        "profile": "linux",
+        "log_level": "info",
+        "listeners": [{"host": "0.0.0.0", "port": 5672}],
+        "users": {"sensor": user},
+        "exchanges": [{"name": "telemetry", "type": "topic"}],
+        "queues": [{"name": "all", "arguments": {"x-max-length": 1000}}],
+        "bindings": [{"source": "telemetry", "destination": "all", "routing_key": "#"}],
+    }
+    print(json.dumps(settings, indent=2))
+    print(f"The password of 'sensor' is {password}; only its hash is kept.", file=sys.stderr)

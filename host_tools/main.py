@@ -1,0 +1,81 @@
+"""The commands and their arguments.
+
+Starting the broker is a command like any other, and its memory and start-up are measured against
+other brokers'. So a command's module is imported when the command is given.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+from amqp_lite import __version__
+from amqp_lite.errors import ConfigError
+
+from .errors import CommandError
+
+PROGRAM = "amqp-lite"
+
+
+def main(arguments=None):
+    """Run one command: its exit code."""
+    args = _parser().parse_args(arguments)
+    module, function = args.run
+    try:
+        do = getattr(importlib.import_module("." + module, __package__), function)
+        return do(args) or 0
+    except (CommandError, ConfigError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return getattr(error, "code", 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output is gone; Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        PROGRAM, description="A memory-frugal AMQP broker for edge devices."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "start the broker", "run", "do_run")
+    run.add_argument("--config", metavar="FILE", help="configuration (JSON)")
+    run.add_argument("--host", help="listen on this address only")
+    run.add_argument("--port", type=_port, help="listen on this port only; 0: any free one")
+    run.add_argument("--profile", metavar="NAME", help="the sizes of this board; see board/")
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    run.add_argument(
+        "--micropython", action="store_true", help="run it on MicroPython, with a board's heap"
+    )
+
+    test = _command(commands, "test", "run every test, in .venv", "test", "do_test")
+    test.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="for pytest, behind --")
+
+    config = commands.add_parser("config", help="check and make configurations")
+    config = config.add_subparsers(metavar="COMMAND", required=True)
+    check = _command(config, "check", "say what is wrong with a file", "config", "do_check")
+    check.add_argument("file", metavar="FILE")
+    password = _command(
+        config, "hash-password", "print what password_hash takes", "config", "do_hash_password"
+    )
+    password.add_argument("password", nargs="?", metavar="PASSWORD", help="asked for when absent")
+    budget = _command(config, "budget", "say what a profile costs", "config", "do_budget")
+    budget.add_argument("--profile", metavar="NAME", default="linux")
+    _command(config, "new", "print a configuration to start from", "config", "do_new")
+    return parser
+
+
+def _command(commands, name, help_text, module, function):
+    parser = commands.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(run=(module, function))
+    return parser
+
+
+def _port(text):
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 0 to 65535")
+    return int(text)

@@ -1,0 +1,87 @@
+"""`amqp-lite run`: the broker, on this Python or on MicroPython."""
+
+import errno
+import signal
+import sys
+
+from .errors import CommandError
+from .files import read_config
+
+_HINT = """
+Publish to it with pika (pip install pika):
+
+    import pika
+    connection = pika.BlockingConnection(pika.URLParameters("amqp://{login}@{host}:{port}/"))
+    channel = connection.channel()
+    channel.queue_declare("telemetry")
+    channel.basic_publish("", "telemetry", b"21.5")
+    connection.close()
+
+Ctrl-C ends it.
+"""
+
+
+def do_run(args):
+    # Both signals end it as KeyboardInterrupt, also when a shell started us with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Whoever waits for "listening on" may read it through a pipe.
+    sys.stdout.reconfigure(line_buffering=True)
+    changes = {"profile": args.profile, "log_level": args.log_level}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    try:
+        settings, profile = read_config(args.config, **changes)
+        if args.host is not None or args.port is not None:
+            settings["listeners"] = [_listener(settings["listeners"], args.host, args.port)]
+        if args.micropython:
+            from .micropython import serve
+        else:
+            serve = _serve
+        serve(settings, profile)
+    except KeyboardInterrupt:
+        print("ended")
+
+
+def _listener(listeners, host, port):
+    """The first of *listeners*, at *host* and *port* where they are not None."""
+    first = dict(listeners[0]) if listeners else {"host": "127.0.0.1", "port": 5672}
+    if host is not None:
+        first["host"] = host
+    if port is not None:
+        first["port"] = port
+    return first
+
+
+def _serve(settings, profile):
+    from amqp_lite.node import Node
+
+    try:
+        node = Node(settings, profile)
+    except (OSError, UnicodeError) as error:
+        raise CommandError(why_not(settings["listeners"], error), 1) from None
+    except MemoryError:
+        raise CommandError("there is not enough memory for such limits", 1) from None
+    try:
+        if settings["listeners"]:
+            print(hint(settings, node.reactor.listeners[0].port))
+        node.run()
+    finally:
+        node.close()
+
+
+def why_not(listeners, error):
+    """In one line, why there is no listening."""
+    where = " or ".join(f"{row['host']}:{row['port']}" for row in listeners)
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        return f"{where} is in use, another --port may be free"
+    return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
+
+
+def hint(settings, port):
+    """How to publish to the first listener, which is at *port*."""
+    host = settings["listeners"][0]["host"]
+    return _HINT.format(
+        login="guest:guest" if "guest" in settings["users"] else "USER:PASSWORD",
+        host="127.0.0.1" if host == "0.0.0.0" else host,
+        port=port,
+    )

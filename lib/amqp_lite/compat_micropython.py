@@ -1,0 +1,187 @@
+"""compat.py for MicroPython. Nothing here allocates on the heap, but listen() and accept().
+
+The names and what they do are documented in compat_cpython.py.
+"""
+
+import gc
+import hashlib
+import select
+from select import POLLERR, POLLHUP, POLLIN, POLLOUT  # noqa: F401 (re-exported)
+import socket
+import sys
+from time import ticks_add, ticks_diff, ticks_ms  # noqa: F401 (re-exported)
+
+import micropython
+from micropython import const  # noqa: F401 (re-exported)
+
+
+@micropython.viper
+def u16(buf, i: int) -> int:
+    p = ptr8(buf)
+    return p[i] << 8 | p[i + 1]
+
+
+@micropython.viper
+def u32(buf, i: int) -> int:
+    p = ptr8(buf)
+    if p[i] > 0x3F:
+        return 0x3FFFFFFF
+    return p[i] << 24 | p[i + 1] << 16 | p[i + 2] << 8 | p[i + 3]
+
+
+@micropython.viper
+def copy(to, at: int, buf, i: int, n: int):
+    p = ptr8(to)
+    q = ptr8(buf)
+    k = 0
+    while k < n:
+        p[at + k] = q[i + k]
+        k += 1
+
+
+@micropython.viper
+def equal(buf, i: int, key, n: int) -> bool:
+    p = ptr8(buf)
+    q = ptr8(key)
+    k = 0
+    while k < n:
+        if p[i + k] != q[k]:
+            return False
+        k += 1
+    return True
+
+
+@micropython.viper
+def hash_octets(buf, i: int, n: int) -> int:
+    p = ptr8(buf)
+    h = 5381
+    k = i
+    while k < i + n:
+        h = (h * 33 ^ p[k]) & 0x3FFFFFFF
+        k += 1
+    return h
+
+
+@micropython.viper
+def find_octet(buf, i: int, end: int, octet: int) -> int:
+    p = ptr8(buf)
+    while i < end:
+        if p[i] == octet:
+            return i
+        i += 1
+    return end
+
+
+zeros = bytearray
+
+
+def sha256(octets):
+    return hashlib.sha256(octets).digest()
+
+
+def _would_block(error):
+    return error.errno in (11, 110, 115)  # EAGAIN, ETIMEDOUT, EINPROGRESS
+
+
+def receive(sock, view, n):
+    """Read at most *n* octets to the start of *view*: their number, 0 = end, -1 = none yet."""
+    try:
+        got = sock.readinto(view, n)
+    except OSError as error:
+        if _would_block(error):
+            return -1
+        raise
+    return -1 if got is None else got
+
+
+def transmit(sock, view, i, n):
+    """Write *n* octets of *view* from *i*: how many the stack took, 0 when it has no room."""
+    try:
+        done = sock.write(view, i, n)
+    except OSError as error:
+        if _would_block(error):
+            return 0
+        raise
+    return 0 if done is None else done
+
+
+class Poller:
+    def __init__(self):
+        self._poll = select.poll()
+        self._who = {}
+        # The set may not change while ipoll() walks it: what is ready is noted first.
+        self._ready = []
+        self._events = []
+
+    def add(self, sock, who):
+        self._who[sock] = who
+        self._poll.register(sock, select.POLLIN)
+        if len(self._ready) < len(self._who):
+            self._ready.append(None)
+            self._events.append(0)
+
+    def want(self, sock, who, reading, writing):
+        self._poll.modify(sock, (POLLIN if reading else 0) | (POLLOUT if writing else 0))
+
+    def remove(self, sock):
+        self._poll.unregister(sock)
+        del self._who[sock]
+
+    def wait(self, timeout_ms, ready):
+        who = self._who
+        n = 0
+        for item in self._poll.ipoll(timeout_ms):
+            self._ready[n] = who[item[0]]
+            self._events[n] = item[1]
+            n += 1
+        while n:
+            n -= 1
+            ready(self._ready[n], self._events[n])
+
+
+def listen(host, port, backlog):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(socket.getaddrinfo(host, port)[0][-1])
+    sock.listen(backlog)
+    sock.setblocking(False)
+    return sock
+
+
+def accept(sock):
+    """(socket, address as text) of the next waiting peer; None when there is none."""
+    try:
+        peer, address = sock.accept()
+    except OSError as error:
+        if _would_block(error):
+            return None
+        raise
+    peer.setblocking(False)
+    return peer, address_text(address)
+
+
+def address_text(address):
+    if isinstance(address, tuple):
+        return address[0]
+    # The unix port answers a raw sockaddr_in: family, port, four octets.
+    return "%d.%d.%d.%d" % (address[4], address[5], address[6], address[7])
+
+
+def local_port(sock, port):
+    return port
+
+
+def unload(*names):
+    package = sys.modules["amqp_lite"]
+    for name in names:
+        sys.modules.pop("amqp_lite." + name, None)
+        if hasattr(package, name):
+            delattr(package, name)
+
+
+def heap_free():
+    return gc.mem_free()
+
+
+def print_error(error, write):
+    sys.print_exception(error)

@@ -1,0 +1,269 @@
+"""The configuration: one JSON file for boards and gateways, checked and completed here.
+
+A kind says what a value must be:
+
+    (row, ...)   an object, a row (key, kind, default) per key
+    [kind]       a list of such
+    {"": kind}   an object whose keys are names
+    function     called with (value, path); raises ConfigError unless it will do
+
+An error is one line that begins with the path of the key, as in
+`queues[2].durable: expected true or false, got "yes"`.
+"""
+
+from binascii import a2b_base64
+
+from .broker.exchange import KINDS, PREDECLARED
+from .checks import check_keys, check_number, show
+from .compat import const
+from .errors import ConfigError
+from .limits import check_numbers
+from .log import NAMES as LOG_LEVELS
+
+_REQUIRED = object()  # as default: the key has to be there
+_ABSENT = object()  # as default: without the key the object goes without it
+
+_NAME_OCTETS = const(255)  # AMQP 0-9-1 §4.2.5.3, a short string
+_HASH_OCTETS = const(36)  # salt and SHA-256
+_COUNT = const(0x3FFFFFFF)
+
+
+def _text(value, path):
+    if not isinstance(value, str):
+        raise ConfigError("%s: expected a string, got %s" % (path, show(value)))
+    try:
+        octets = len(value.encode())
+    except UnicodeError:
+        raise ConfigError("%s: %s is no Unicode text" % (path, show(value)))
+    if octets > _NAME_OCTETS:
+        raise ConfigError("%s: %d octets, at most 255 are allowed" % (path, octets))
+    for letter in "\0\r\n":
+        if letter in value:
+            raise ConfigError("%s: %s holds NUL, CR or LF" % (path, show(value)))
+
+
+def _name(value, path):
+    _text(value, path)
+    if not value:
+        raise ConfigError("%s: expected a name, got an empty string" % path)
+
+
+def _new_name(value, path):
+    _name(value, path)
+    if value.startswith("amq."):
+        raise ConfigError('%s: %s begins with "amq.", which is reserved' % (path, show(value)))
+
+
+def _boolean(value, path):
+    if value is not True and value is not False:
+        raise ConfigError("%s: expected true or false, got %s" % (path, show(value)))
+
+
+def _number(lowest, highest):
+    def check(value, path):
+        check_number(value, lowest, highest, path)
+
+    return check
+
+
+def _one_of(*words):
+    def check(value, path):
+        if value not in words:
+            raise ConfigError(
+                "%s: expected %s, got %s" % (path, _listing(words), show(value))
+            )
+
+    return check
+
+
+def _milliseconds(lowest):
+    def check(value, path):
+        from .broker.broker import MAX_TTL_MS
+
+        check_number(value, lowest, MAX_TTL_MS, path)
+
+    return check
+
+
+def _headers(value, path):
+    """What a binding asks of a message's headers."""
+    check_keys(value, None, path)
+    for name in value:
+        _name(name, path)
+        if isinstance(value[name], (list, dict, float)):
+            raise ConfigError(
+                "%s.%s: expected a string, whole number, true, false or null, got %s"
+                % (path, name, show(value[name]))
+            )
+    _match(value.get("x-match", "all"), path + ".x-match")
+
+
+_match = _one_of("all", "any", "all-with-x", "any-with-x")
+
+
+def _password_hash(value, path):
+    _text(value, path)
+    try:
+        octets = len(a2b_base64(value))
+    except ValueError:
+        octets = 0
+    if octets != _HASH_OCTETS:
+        raise ConfigError(
+            "%s: expected what `config hash-password` prints, got %s" % (path, show(value))
+        )
+
+
+def _pattern(value, path):
+    _text(value, path)
+    if "*" in value[:-1]:
+        raise ConfigError("%s: only the last letter may be *, got %s" % (path, show(value)))
+
+
+def _profile(value, path):
+    if isinstance(value, dict):
+        check_numbers(value, path)
+    elif value is not None:
+        _name(value, path)
+
+
+# The hash of "guest".
+_GUEST = {
+    "password_hash": "YW1xcNtq+YSZ3Gp9l3n9Hwu0AShQoKMVtCuQUm5bIAI4+TfE",
+    "configure": ["*"],
+    "write": ["*"],
+    "read": ["*"],
+}
+_USER = (
+    ("password_hash", _password_hash, _REQUIRED),
+    ("configure", [_pattern], ()),
+    ("write", [_pattern], ()),
+    ("read", [_pattern], ()),
+)
+_LISTENER = (
+    ("host", _name, "127.0.0.1"),
+    ("port", _number(0, 65535), 5672),
+)
+_EXCHANGE = (
+    ("name", _new_name, _REQUIRED),
+    ("type", _one_of(*[str(kind, "utf-8") for kind in KINDS]), _REQUIRED),
+    ("durable", _boolean, True),
+    ("auto_delete", _boolean, False),
+    ("internal", _boolean, False),
+    ("arguments", (("alternate-exchange", _name, _ABSENT),), {}),
+)
+_QUEUE_ARGUMENTS = (
+    ("x-message-ttl", _milliseconds(0), _ABSENT),
+    ("x-expires", _milliseconds(1), _ABSENT),
+    ("x-max-length", _number(0, _COUNT), _ABSENT),
+    ("x-max-length-bytes", _number(0, _COUNT), _ABSENT),
+    ("x-overflow", _one_of("drop-head", "reject-publish"), _ABSENT),
+    ("x-queue-type", _one_of("classic"), _ABSENT),
+)
+_QUEUE = (
+    ("name", _new_name, _REQUIRED),
+    ("durable", _boolean, True),
+    ("auto_delete", _boolean, False),
+    ("arguments", _QUEUE_ARGUMENTS, {}),
+)
+_BINDING = (
+    ("source", _name, _REQUIRED),
+    ("destination", _name, _REQUIRED),
+    ("destination_type", _one_of("queue", "exchange"), "queue"),
+    ("routing_key", _text, ""),
+    ("arguments", _headers, {}),
+)
+_CONFIGURATION = (
+    ("device", _name, "amqp-lite"),
+    ("profile", _profile, "linux"),
+    ("limits", check_numbers, {}),
+    ("vhost", _name, "/"),
+    ("log_level", _one_of(*LOG_LEVELS), "info"),
+    ("listeners", [_LISTENER], ({},)),
+    ("users", {"": _USER}, {"guest": _GUEST}),
+    ("exchanges", [_EXCHANGE], ()),
+    ("queues", [_QUEUE], ()),
+    ("bindings", [_BINDING], ()),
+)
+
+
+def load(settings=None):
+    """A complete configuration made of *settings*: JSON text, a dict, None for the defaults.
+
+    It is new, and loading it again changes nothing. Its `profile` is a name or None; its `limits`
+    hold every number that the settings give. Raises ConfigError.
+    """
+    if settings is None:
+        settings = {}
+    elif not isinstance(settings, dict):
+        settings = parse(settings)
+    settings = _complete(_CONFIGURATION, settings, "")
+    if isinstance(settings["profile"], dict):
+        numbers = dict(settings["profile"])
+        numbers.update(settings["limits"])
+        settings["limits"] = numbers
+        settings["profile"] = None
+    _check_references(settings)
+    return settings
+
+
+def check_room(settings, profile):
+    """Raises ConfigError when loaded *settings* declare more than a complete *profile* allows."""
+    for key, there in (("exchanges", len(PREDECLARED)), ("queues", 0), ("bindings", 0)):
+        needed = len(settings[key]) + there
+        if needed > profile[key]:
+            raise ConfigError("%s: %d, the profile has room for %d" % (key, needed, profile[key]))
+
+
+def parse(text):
+    """What the JSON *text* says. Raises ConfigError when it is none."""
+    import json  # late: settings may come as a dict
+
+    try:
+        return json.loads(text)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: nested too deep
+        raise ConfigError("not JSON: %s" % error)
+
+
+def _complete(kind, value, path):
+    """*value*, which must be of this *kind*, with the defaults filled in; a copy."""
+    if isinstance(kind, tuple):
+        return _complete_object(kind, value, path)
+    if isinstance(kind, list):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError("%s: expected a list, got %s" % (path, show(value)))
+        return [_complete(kind[0], item, "%s[%d]" % (path, i)) for i, item in enumerate(value)]
+    if isinstance(kind, dict):
+        check_keys(value, None, path)
+        for name in value:
+            _name(name, path)
+        return {name: _complete(kind[""], value[name], path + "." + name) for name in value}
+    kind(value, path)
+    return value
+
+
+def _complete_object(rows, value, path):
+    check_keys(value, [row[0] for row in rows], path)
+    whole = {}
+    for key, kind, default in rows:
+        key_path = path + "." + key if path else key
+        if key in value:
+            whole[key] = _complete(kind, value[key], key_path)
+        elif default is _REQUIRED:
+            raise ConfigError("%s: missing" % key_path)
+        elif default is not _ABSENT:
+            whole[key] = _complete(kind, default, key_path)
+    return whole
+
+
+def _check_references(settings):
+    """Raises ConfigError for a name that is there twice or, in a binding, not at all."""
+    names = {"exchange": [str(name, "utf-8") for name, _ in PREDECLARED if name], "queue": []}
+    for key, known in (("exchanges", names["exchange"]), ("queues", names["queue"])):
+        for i, row in enumerate(settings[key]):
+            if row["name"] in known:
+                raise ConfigError("%s[%d].name: %s is there twice" % (key, i, show(row["name"])))
+            known.append(row["name"])
+    for i, row in enumerate(settings["bindings"]):
+        for key, kind in (("source", "exchange"), ("destination", row["destination_type"])):
+            if row[key] not in names[kind]:
+                raise ConfigError("bindings[%d].%s: no %s %s" % (i, key, kind, show(row[key])))

@@ -1,0 +1,262 @@
+"""The configuration: what it becomes when it is right, and the line that says what is wrong."""
+
+import json
+
+from amqp_lite.access import Access
+from amqp_lite.config import check_room, load
+from amqp_lite.errors import ConfigError
+from amqp_lite.limits import complete
+
+HASH = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+
+
+def error(settings):
+    """The line that refuses *settings*."""
+    try:
+        load(settings)
+    except ConfigError as refused:
+        line = str(refused)
+        assert "\n" not in line and len(line) < 200, line
+        return line
+    raise AssertionError("not refused: %s" % (settings,))
+
+
+def queue(**fields):
+    return {"queues": [{"name": "first"}, dict({"name": "second"}, **fields)]}
+
+
+def queue_arguments(**arguments):
+    return queue(arguments={"x-" + key.replace("_", "-"): arguments[key] for key in arguments})
+
+
+def exchange(**fields):
+    return {"exchanges": [dict({"name": "telemetry", "type": "topic"}, **fields)]}
+
+
+def binding(**fields):
+    row = dict({"source": "amq.headers", "destination": "all"}, **fields)
+    return {"queues": [{"name": "all"}], "bindings": [row]}
+
+
+def user(**fields):
+    return {"users": {"ann": dict({"password_hash": HASH}, **fields)}}
+
+
+# --- what it becomes ---
+
+
+def test_nothing_is_the_default_configuration():
+    settings = load()
+    assert settings == load({}) == load("{}") == load(b" {}\n")
+    assert settings["device"] == "amqp-lite" and settings["vhost"] == "/"
+    assert settings["profile"] == "linux" and settings["limits"] == {}
+    assert settings["log_level"] == "info"
+    assert settings["listeners"] == [{"host": "127.0.0.1", "port": 5672}]
+    assert settings["exchanges"] == settings["queues"] == settings["bindings"] == []
+
+
+def test_by_default_guest_logs_in_as_guest():
+    access = Access(load()["users"])
+    found = access.login(b"guest", b"guest", "127.0.0.1", 0)
+    assert found.may("configure", b"a") and found.may("write", b"a") and found.may("read", b"a")
+    assert access.login(b"guest", b"guess", "127.0.0.1", 0) is None
+
+
+def test_every_row_is_completed():
+    given = queue(durable=False)
+    given.update(exchange())
+    given["bindings"] = [{"source": "telemetry", "destination": "first"}]
+    given["listeners"] = [{"port": 0}, {"host": "0.0.0.0"}]
+    settings = load(given)
+    assert settings["exchanges"] == [
+        {
+            "name": "telemetry", "type": "topic", "durable": True, "auto_delete": False,
+            "internal": False, "arguments": {},
+        }
+    ]  # fmt: skip
+    assert settings["queues"] == [
+        {"name": "first", "durable": True, "auto_delete": False, "arguments": {}},
+        {"name": "second", "durable": False, "auto_delete": False, "arguments": {}},
+    ]
+    assert settings["bindings"] == [
+        {
+            "source": "telemetry", "destination": "first", "destination_type": "queue",
+            "routing_key": "", "arguments": {},
+        }
+    ]  # fmt: skip
+    assert settings["listeners"] == [
+        {"host": "127.0.0.1", "port": 0},
+        {"host": "0.0.0.0", "port": 5672},
+    ]
+    assert load(user())["users"] == {
+        "ann": {"password_hash": HASH, "configure": [], "write": [], "read": []}
+    }
+
+
+def test_the_same_as_text():
+    settings = queue_arguments(message_ttl=60000, overflow="reject-publish")
+    assert load(json.dumps(settings)) == load(settings)
+
+
+def test_what_was_given_stays_as_it_was():
+    given = queue()
+    load(given)["queues"][0]["name"] = "changed"
+    assert given == queue()
+    load()["users"]["guest"]["read"].append("more")
+    assert load()["users"]["guest"]["read"] == ["*"]
+
+
+def test_a_complete_configuration_stays_the_same():
+    for given in (None, queue(), exchange(), binding(), {"profile": {"queues": 4}}):
+        settings = load(given)
+        assert load(settings) == settings
+
+
+def test_a_whole_profile_becomes_limits():
+    settings = load({"profile": {"queues": 4, "bindings": 9}, "limits": {"queues": 5}})
+    assert settings["profile"] is None
+    assert settings["limits"] == {"queues": 5, "bindings": 9}
+
+
+def test_arguments_the_broker_honours_are_kept():
+    arguments = {
+        "x-message-ttl": 0, "x-expires": 1, "x-max-length": 0, "x-max-length-bytes": 1 << 29,
+        "x-overflow": "drop-head", "x-queue-type": "classic",
+    }  # fmt: skip
+    assert load(queue(arguments=arguments))["queues"][1]["arguments"] == arguments
+    arguments = {"alternate-exchange": "amq.fanout"}
+    assert load(exchange(arguments=arguments))["exchanges"][0]["arguments"] == arguments
+    arguments = {"x-match": "any", "kind": "alarm", "level": 3, "new": True, "place": None}
+    assert load(binding(arguments=arguments))["bindings"][0]["arguments"] == arguments
+
+
+# --- what is refused ---
+
+
+def test_text_that_is_not_json():
+    for text in ("", "{", "{'a': 1}", "[" * 3000, b"\xff"):
+        assert error(text).startswith("not JSON: "), text
+    assert error("[]") == "configuration: expected an object, got []"
+
+
+def test_unknown_keys_are_named_with_the_nearest_known_one():
+    assert error({"queue": []}) == 'configuration: unknown key "queue", did you mean "queues"?'
+    assert error({"Listeners": []}).endswith('"Listeners", did you mean "listeners"?')
+    assert error({"xyzzy": 1}) == 'configuration: unknown key "xyzzy"'
+    assert error(queue(durabel=1)) == 'queues[1]: unknown key "durabel", did you mean "durable"?'
+    assert error(queue_arguments(mesage_ttl=1)) == (
+        'queues[1].arguments: unknown key "x-mesage-ttl", did you mean "x-message-ttl"?'
+    )
+    assert error(exchange(arguments={"alternate": 1})).startswith("exchanges[0].arguments: unknown")
+    assert error({"limits": {"queus": 1}}) == 'limits: unknown key "queus", did you mean "queues"?'
+    assert error({"profile": {"block-size": 1}}).endswith('did you mean "block_size"?')
+    assert error({7: 1}) == "configuration: unknown key 7"
+
+
+def test_missing_keys():
+    assert error({"queues": [{}]}) == "queues[0].name: missing"
+    assert error({"exchanges": [{"name": "a"}]}) == "exchanges[0].type: missing"
+    assert error({"bindings": [{"source": "amq.topic"}]}) == "bindings[0].destination: missing"
+    assert error({"users": {"ann": {}}}) == "users.ann.password_hash: missing"
+
+
+def test_wrong_types():
+    assert error(queue(durable="yes")) == 'queues[1].durable: expected true or false, got "yes"'
+    assert error(queue(auto_delete=1)) == "queues[1].auto_delete: expected true or false, got 1"
+    assert error({"queues": {}}) == "queues: expected a list, got {}"
+    assert error({"queues": ["a"]}) == 'queues[0]: expected an object, got "a"'
+    assert error({"users": []}) == "users: expected an object, got []"
+    assert error({"device": 5}) == "device: expected a string, got 5"
+    assert error({"device": None}) == "device: expected a string, got null"
+    assert error({"limits": 5}) == "limits: expected an object, got 5"
+    assert error({"profile": 5}) == "profile: expected a string, got 5"
+    assert error(user(read="*")) == 'users.ann.read: expected a list, got "*"'
+    assert error(user(read=[1])) == "users.ann.read[0]: expected a string, got 1"
+    for port in ("5672", True, 5672.0, None):
+        assert error({"listeners": [{"port": port}]}).startswith("listeners[0].port: expected a")
+    long = error({"device": ["x" * 500]})
+    assert long.startswith("device: expected a string, got [") and long.endswith("...")
+
+
+def test_impossible_values():
+    assert error({"listeners": [{"port": 65536}]}) == (
+        "listeners[0].port: 65536 is not in 0 to 65535"
+    )
+    assert error({"limits": {"queues": 0}}) == "limits.queues: 0 is not in 1 to 1073741823"
+    assert error({"profile": {"frame_max": 100}}).startswith("profile.frame_max: 100 is not in")
+    assert error({"log_level": "loud"}) == (
+        'log_level: expected debug, info, warning or error, got "loud"'
+    )
+    assert error(exchange(type="x-random")) == (
+        'exchanges[0].type: expected direct, fanout, topic or headers, got "x-random"'
+    )
+    assert error(queue_arguments(expires=0)).startswith("queues[1].arguments.x-expires: 0 is not")
+    assert error(queue_arguments(message_ttl=1 << 40)).startswith("queues[1].arguments.x-message")
+    assert error(queue_arguments(max_length=-1)).startswith("queues[1].arguments.x-max-length: -1")
+    assert error(queue_arguments(overflow="reject-publish-dlx")).startswith(
+        "queues[1].arguments.x-overflow: expected drop-head or reject-publish, got"
+    )
+    assert error(queue_arguments(queue_type="quorum")) == (
+        'queues[1].arguments.x-queue-type: expected classic, got "quorum"'
+    )
+    assert error(binding(destination_type="topic")).startswith("bindings[0].destination_type: exp")
+    assert error(binding(arguments={"x-match": "some"})).startswith(
+        "bindings[0].arguments.x-match: expected all, any, all-with-x or any-with-x, got"
+    )
+    assert error(binding(arguments={"list": [1]})).startswith("bindings[0].arguments.list: expect")
+
+
+def test_names():
+    assert error(queue(name="")) == "queues[1].name: expected a name, got an empty string"
+    assert error(queue(name="n" * 256)) == "queues[1].name: 256 octets, at most 255 are allowed"
+    assert error(queue(name="\u00e9" * 128)) == (
+        "queues[1].name: 256 octets, at most 255 are allowed"
+    )
+    load(queue(name="\u00e9" * 127))
+    assert error(queue(name="a\nb")) == r'queues[1].name: "a\nb" holds NUL, CR or LF'
+    assert error(queue(name="amq.mine")) == (
+        'queues[1].name: "amq.mine" begins with "amq.", which is reserved'
+    )
+    assert error(exchange(name="amq.topic")).startswith('exchanges[0].name: "amq.topic" begins')
+    assert error(queue(name="first")) == 'queues[1].name: "first" is there twice'
+    assert error({"users": {"": {}}}).startswith("users: expected a name")
+    assert error({"users": {"a\nb": {}}}).startswith(r'users: "a\nb" holds')
+
+
+def test_bindings_lead_to_what_is_there():
+    assert error(binding(source="telemetry")) == 'bindings[0].source: no exchange "telemetry"'
+    assert error(binding(destination="al")) == 'bindings[0].destination: no queue "al"'
+    assert error(binding(destination_type="exchange")) == (
+        'bindings[0].destination: no exchange "all"'
+    )
+    assert error(binding(source="")) == "bindings[0].source: expected a name, got an empty string"
+    load(binding(source="amq.topic", destination="amq.fanout", destination_type="exchange"))
+
+
+def test_passwords_and_patterns():
+    for bad in ("guest", "", HASH[:-4], HASH + "AAAA"):
+        assert error(user(password_hash=bad)).startswith(
+            "users.ann.password_hash: expected what `config hash-password` prints, got"
+        ), bad
+    load(user(configure=["*", "sensors.*", "one", ""]))
+    assert error(user(write=["a", "a*b"])) == (
+        'users.ann.write[1]: only the last letter may be *, got "a*b"'
+    )
+
+
+def test_more_than_the_profile_has_room_for():
+    profile = complete({"queues": 2, "exchanges": 7, "bindings": 1})
+    check_room(load(queue()), profile)
+    check_room(load(exchange()), profile)
+    for key, many, settings in (
+        ("queues", 3, {"queues": [{"name": str(k)} for k in range(3)]}),
+        ("exchanges", 8, {"exchanges": [{"name": n, "type": "direct"} for n in ("a", "b")]}),
+    ):
+        try:
+            check_room(load(settings), profile)
+        except ConfigError as refused:
+            assert str(refused) == "%s: %d, the profile has room for %d" % (
+                key, many, profile[key],
+            )  # fmt: skip
+        else:
+            raise AssertionError(key)
