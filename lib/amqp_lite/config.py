@@ -2,9 +2,11 @@
 
 A kind says what a value must be:
 
-    (row, ...)   an object, a row (key, kind, default) per key
+    (row, ...)   an object: a row (key, kind, default) per key
     [kind]       a list of such
     {"": kind}   an object whose keys are names
+    "a b c"      one of these words
+    range        a whole number in it
     function     called with (value, path); raises ConfigError unless it will do
 
 An error is one line that begins with the path of the key, as in
@@ -13,19 +15,19 @@ An error is one line that begins with the path of the key, as in
 
 from binascii import a2b_base64
 
-from .broker.exchange import KINDS, PREDECLARED
+from .broker.broker import MAX_TTL_MS
+from .broker.exchange import PREDECLARED
 from .checks import check_keys, check_number, show
 from .compat import const
 from .errors import ConfigError
 from .limits import check_numbers
-from .log import NAMES as LOG_LEVELS
 
 _REQUIRED = object()  # as default: the key has to be there
 _ABSENT = object()  # as default: without the key the object goes without it
 
 _NAME_OCTETS = const(255)  # AMQP 0-9-1 §4.2.5.3, a short string
 _HASH_OCTETS = const(36)  # salt and SHA-256
-_COUNT = const(0x3FFFFFFF)
+_COUNT = const(0x40000000)  # what a small int of a board holds is below
 
 
 def _text(value, path):
@@ -59,32 +61,6 @@ def _boolean(value, path):
         raise ConfigError("%s: expected true or false, got %s" % (path, show(value)))
 
 
-def _number(lowest, highest):
-    def check(value, path):
-        check_number(value, lowest, highest, path)
-
-    return check
-
-
-def _one_of(*words):
-    def check(value, path):
-        if value not in words:
-            raise ConfigError(
-                "%s: expected %s, got %s" % (path, _listing(words), show(value))
-            )
-
-    return check
-
-
-def _milliseconds(lowest):
-    def check(value, path):
-        from .broker.broker import MAX_TTL_MS
-
-        check_number(value, lowest, MAX_TTL_MS, path)
-
-    return check
-
-
 def _headers(value, path):
     """What a binding asks of a message's headers."""
     check_keys(value, None, path)
@@ -95,10 +71,7 @@ def _headers(value, path):
                 "%s.%s: expected a string, whole number, true, false or null, got %s"
                 % (path, name, show(value[name]))
             )
-    _match(value.get("x-match", "all"), path + ".x-match")
-
-
-_match = _one_of("all", "any", "all-with-x", "any-with-x")
+    _complete("all any all-with-x any-with-x", value.get("x-match", "all"), path + ".x-match")
 
 
 def _password_hash(value, path):
@@ -141,23 +114,23 @@ _USER = (
 )
 _LISTENER = (
     ("host", _name, "127.0.0.1"),
-    ("port", _number(0, 65535), 5672),
+    ("port", range(65536), 5672),
 )
 _EXCHANGE = (
     ("name", _new_name, _REQUIRED),
-    ("type", _one_of(*[str(kind, "utf-8") for kind in KINDS]), _REQUIRED),
+    ("type", "direct fanout topic headers", _REQUIRED),
     ("durable", _boolean, True),
     ("auto_delete", _boolean, False),
     ("internal", _boolean, False),
     ("arguments", (("alternate-exchange", _name, _ABSENT),), {}),
 )
 _QUEUE_ARGUMENTS = (
-    ("x-message-ttl", _milliseconds(0), _ABSENT),
-    ("x-expires", _milliseconds(1), _ABSENT),
-    ("x-max-length", _number(0, _COUNT), _ABSENT),
-    ("x-max-length-bytes", _number(0, _COUNT), _ABSENT),
-    ("x-overflow", _one_of("drop-head", "reject-publish"), _ABSENT),
-    ("x-queue-type", _one_of("classic"), _ABSENT),
+    ("x-message-ttl", range(MAX_TTL_MS + 1), _ABSENT),
+    ("x-expires", range(1, MAX_TTL_MS + 1), _ABSENT),
+    ("x-max-length", range(_COUNT), _ABSENT),
+    ("x-max-length-bytes", range(_COUNT), _ABSENT),
+    ("x-overflow", "drop-head reject-publish", _ABSENT),
+    ("x-queue-type", "classic", _ABSENT),
 )
 _QUEUE = (
     ("name", _new_name, _REQUIRED),
@@ -168,7 +141,7 @@ _QUEUE = (
 _BINDING = (
     ("source", _name, _REQUIRED),
     ("destination", _name, _REQUIRED),
-    ("destination_type", _one_of("queue", "exchange"), "queue"),
+    ("destination_type", "queue exchange", "queue"),
     ("routing_key", _text, ""),
     ("arguments", _headers, {}),
 )
@@ -177,7 +150,7 @@ _CONFIGURATION = (
     ("profile", _profile, "linux"),
     ("limits", check_numbers, {}),
     ("vhost", _name, "/"),
-    ("log_level", _one_of(*LOG_LEVELS), "info"),
+    ("log_level", "debug info warning error", "info"),
     ("listeners", [_LISTENER], ({},)),
     ("users", {"": _USER}, {"guest": _GUEST}),
     ("exchanges", [_EXCHANGE], ()),
@@ -237,7 +210,15 @@ def _complete(kind, value, path):
         for name in value:
             _name(name, path)
         return {name: _complete(kind[""], value[name], path + "." + name) for name in value}
-    kind(value, path)
+    if isinstance(kind, str):
+        words = kind.split()
+        if value not in words:
+            allowed = " or ".join(words)
+            raise ConfigError("%s: expected %s, got %s" % (path, allowed, show(value)))
+    elif isinstance(kind, range):
+        check_number(value, kind[0], kind[-1], path)
+    else:
+        kind(value, path)
     return value
 
 

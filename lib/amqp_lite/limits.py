@@ -1,7 +1,7 @@
 """The numbers of a machine: how many of everything there may be, and what that costs.
 
-All that could grow in this program has a number here and is allocated at start. A profile is a dict
-of all of them. check() refuses one that cannot work, before anything is allocated.
+All that could grow in this program has a number here and is allocated at start. A profile is a
+dict of all of them. check() refuses one that cannot work, before anything is allocated.
 """
 
 from .checks import check_keys, check_number
@@ -46,7 +46,10 @@ _DELIVERY_HEAD = const(840)
 
 # Octets of heap that all modules keep when loaded from .mpy files.
 CODE = 49000
-_LOG_LINE = const(96)  # octets, usually
+_SINGLE = const(730)  # words of what there is one of: broker, reactor, metrics, users
+# Octets, with their length, of what is made later; few are longer.
+_NAME = const(24)
+_LOG_LINE = const(96)
 
 
 def check_numbers(given, path):
@@ -71,43 +74,36 @@ def complete(profile=None, overrides=None):
 
 
 def check(profile):
-    """Raises ConfigError when the numbers of a complete *profile* contradict each other, or need
-    more than its heap."""
+    """Raises ConfigError when the numbers of a complete *profile* cannot be together."""
     pool = profile["blocks"] * profile["block_size"]
-    connections = profile["connections"]
-    for name, most, reason in (
-        ("reserved", connections - 1, "connections - 1"),
-        ("unauthenticated", connections - profile["reserved"], "connections - reserved"),
+    peers = profile["connections"]
+    for name, most, why in (
+        ("reserved", peers - 1, "connections - 1"),
+        ("unauthenticated", peers - profile["reserved"], "connections - reserved"),
         ("message_max", pool // 2, "half of blocks * block_size"),
-        (
-            "message_max",
-            pool - profile["receive_buffer"] - _KEYS,
-            "blocks * block_size - receive_buffer - %d" % _KEYS,
-        ),
+        ("message_max", pool - profile["receive_buffer"] - _KEYS, "the blocks less its head"),
         (
             "receive_buffer",
             profile["send_buffer"] - _DELIVERY_HEAD,
-            "send_buffer - %d" % _DELIVERY_HEAD,
+            "the send_buffer less its head",
         ),
-        ("output_budget", _ANY if profile["stack_send"] else 0, "allowed without stack_send"),
+        ("output_budget", _ANY if profile["stack_send"] else 0, "without a stack_send"),
     ):
         if profile[name] > most:
-            raise ConfigError(
-                "profile.%s: %d is more than %s (%d)" % (name, profile[name], reason, most)
-            )
+            raise ConfigError("profile.%s: %d, at most %d: %s" % (name, profile[name], most, why))
     if profile["heap"]:
-        rows = bill(profile)
-        needs = total(rows)
-        if needs > profile["heap"]:
-            rows.sort(key=lambda row: -row[3])
-            raise ConfigError(
-                "profile.heap: %d octets, but the profile needs %d; most of it for %s"
-                % (
-                    profile["heap"],
-                    needs,
-                    ", ".join(["%s (%d)" % (row[0], row[3]) for row in rows[:4]]),
-                )
-            )
+        _check_heap(bill(profile), profile["heap"])
+
+
+def _check_heap(rows, heap):
+    needed = total(rows)
+    if needed > heap:
+        rows.sort(key=lambda row: (-row[3], row[0]))
+        most = ", ".join(["%s (%d)" % (what, octets) for what, _, _, octets in rows[:4]])
+        raise ConfigError(
+            "profile.heap: %d octets, but %d are needed, most of them for %s"
+            % (heap, needed, most)
+        )
 
 
 def bill(profile, word=4):
@@ -115,48 +111,47 @@ def bill(profile, word=4):
 
     word  octets of a pointer: 4 on a board, 8 for MicroPython on a desktop
 
-    The heap is given out in blocks of four words. An object takes one, and its attributes two
-    words each in a hash table of their own; lists and octet arrays one, and their content.
+    MicroPython's heap is given out in blocks of four words. An object takes one, and a hash table
+    with two words for each attribute; lists and octet arrays take one, and their content.
     """
-    head = 4 * word
+    block = 4 * word
 
-    def octets(n):
-        return (n + head - 1) // head * head
+    def whole(n):
+        return (n + block - 1) // block * block
 
     def item(attributes):
-        return head + octets(2 * word * _table_size(attributes))
+        return block + whole(2 * word * _table_size(attributes))
 
-    def array(n):
-        return head + octets(n)
+    def octets(n):
+        return block + whole(n)
 
-    def listed(n):
-        return head + octets(word * max(n, 4))
+    def items(n):
+        return block + whole(word * max(n, 4))
 
-    empty = listed(0)
-    entries = item(3)  # an EntryList
+    entry_list = item(3)
+    # Connection, its output, properties and channels; Peer, Account, Greeting and its header.
+    connection = item(39) + item(19) + 2 * items(0) + item(4) + 2 * block
+    connection += item(9) + item(5) + item(8) + item(4) + block + octets(8)
     connections = profile["connections"]
-    rows = [
+    named = profile["exchanges"] + profile["queues"] + profile["bindings"]
+    rows = (
         ("code", 1, CODE),
+        ("one of each", 1, _SINGLE * word),
         ("blocks", profile["blocks"], profile["block_size"] + 2),
         ("messages", profile["messages"], item(11)),
         ("deliveries", profile["deliveries"], item(10)),
-        # Connection, Output, Properties, Peer, Account, Greeting and its header
-        (
-            "connections",
-            connections,
-            item(40) + item(19) + item(4) + item(8) + item(5) + item(8) + item(4)
-            + 2 * empty + 4 * head + array(8),
-        ),
-        ("receive buffers", connections + 2, array(profile["receive_buffer"]) + head),
-        ("send buffers", connections, array(profile["send_buffer"]) + head),
-        ("channels", profile["channels"], item(22) + entries + empty),
-        ("exchanges", profile["exchanges"], item(9) + empty + head + word),
-        ("queues", profile["queues"], item(21) + entries + empty + head),
-        ("bindings", profile["bindings"], item(7)),
+        ("connections", connections, connection),
+        ("receive buffers", connections + 2, octets(profile["receive_buffer"]) + block),
+        ("send buffers", connections, octets(profile["send_buffer"]) + block),
+        ("channels", profile["channels"], item(25) + entry_list + items(0)),
+        ("exchanges", profile["exchanges"], item(10) + items(0) + block + word),
+        ("queues", profile["queues"], item(21) + entry_list + items(0) + block),
+        ("bindings", profile["bindings"], item(6)),
         ("consumers", profile["consumers"], item(9)),
-        ("routes", profile["routes"], item(7) + array(profile["route_key"]) + listed(4)),
-        ("log lines", profile["log_lines"], array(_LOG_LINE)),
-    ]  # fmt: skip
+        ("names", named + 2 * profile["consumers"], octets(_NAME)),
+        ("routes", profile["routes"], item(8) + octets(profile["route_key"]) + items(4) + word),
+        ("log lines", profile["log_lines"], octets(_LOG_LINE)),
+    )
     return [(what, many, each, many * each) for what, many, each in rows]
 
 

@@ -147,7 +147,7 @@ def test_unknown_keys_are_named_with_the_nearest_known_one():
     assert error(queue_arguments(mesage_ttl=1)) == (
         'queues[1].arguments: unknown key "x-mesage-ttl", did you mean "x-message-ttl"?'
     )
-    assert error(exchange(arguments={"alternate": 1})).startswith("exchanges[0].arguments: unknown")
+    assert error(exchange(arguments={"alternate": 1})).startswith("exchanges[0].arguments: unkn")
     assert error({"limits": {"queus": 1}}) == 'limits: unknown key "queus", did you mean "queues"?'
     assert error({"profile": {"block-size": 1}}).endswith('did you mean "block_size"?')
     assert error({7: 1}) == "configuration: unknown key 7"
@@ -185,10 +185,10 @@ def test_impossible_values():
     assert error({"limits": {"queues": 0}}) == "limits.queues: 0 is not in 1 to 1073741823"
     assert error({"profile": {"frame_max": 100}}).startswith("profile.frame_max: 100 is not in")
     assert error({"log_level": "loud"}) == (
-        'log_level: expected debug, info, warning or error, got "loud"'
+        'log_level: expected debug or info or warning or error, got "loud"'
     )
     assert error(exchange(type="x-random")) == (
-        'exchanges[0].type: expected direct, fanout, topic or headers, got "x-random"'
+        'exchanges[0].type: expected direct or fanout or topic or headers, got "x-random"'
     )
     assert error(queue_arguments(expires=0)).startswith("queues[1].arguments.x-expires: 0 is not")
     assert error(queue_arguments(message_ttl=1 << 40)).startswith("queues[1].arguments.x-message")
@@ -201,7 +201,7 @@ def test_impossible_values():
     )
     assert error(binding(destination_type="topic")).startswith("bindings[0].destination_type: exp")
     assert error(binding(arguments={"x-match": "some"})).startswith(
-        "bindings[0].arguments.x-match: expected all, any, all-with-x or any-with-x, got"
+        "bindings[0].arguments.x-match: expected all or any or all-with-x or any-with-x,"
     )
     assert error(binding(arguments={"list": [1]})).startswith("bindings[0].arguments.list: expect")
 

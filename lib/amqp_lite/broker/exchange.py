@@ -1,7 +1,7 @@
 """Exchanges and bindings, and which of them match."""
 
 from ..compat import const, equal
-from .topic import split_key, topic_match
+from .topic import topic_match
 
 DEFAULT = const(0)
 DIRECT = const(1)
@@ -40,7 +40,7 @@ class Exchange:
 class Binding:
     """From an exchange to a queue or another exchange."""
 
-    __slots__ = ("next", "source", "destination", "to_exchange", "key", "arguments", "words")
+    __slots__ = ("next", "source", "destination", "to_exchange", "key", "arguments")
 
     def __init__(self):
         self.next = None  # in the table of free ones
@@ -49,7 +49,6 @@ class Binding:
         self.to_exchange = False
         self.key = b""
         self.arguments = None
-        self.words = None  # of a topic key
 
     def bind(self, source, destination, to_exchange, key, arguments):
         self.source = source
@@ -57,7 +56,6 @@ class Binding:
         self.to_exchange = to_exchange
         self.key = key
         self.arguments = arguments
-        self.words = split_key(key) if source.kind == TOPIC else None
 
     def is_same(self, destination, key, arguments):
         return self.destination is destination and self.key == key and self.arguments == arguments
@@ -67,6 +65,6 @@ class Binding:
         if kind == FANOUT:
             return True
         if kind == TOPIC:
-            return topic_match(self.words, buf, start, end)
+            return topic_match(self.key, buf, start, end)
         n = len(self.key)
         return n == end - start and equal(buf, start, self.key, n)
