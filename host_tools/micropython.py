@@ -75,6 +75,6 @@ def find_micropython():
 
 
 def _heap(profile):
-    """Octets of heap for *profile*: its budget, and half as much for what else a board runs."""
-    budget = profile["heap"] * 2 if profile["heap"] else total(bill(profile, _WORD))
-    return budget * 3 // 2
+    """Octets of heap for *profile*: its budget, and a third of it for what else a board runs."""
+    budget = profile["heap"] * _WORD // 4 or total(bill(profile, _WORD))
+    return budget * 4 // 3

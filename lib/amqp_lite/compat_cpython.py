@@ -58,6 +58,11 @@ def find_octet(buf, i, end, octet):
     return end
 
 
+def find_name(names, buf, i, n):
+    """What the dict *names* has for the *n* octets of *buf* from *i*; None when it has nothing."""
+    return names.get(bytes(buf[i : i + n]))
+
+
 def zeros(n):
     """*n* writable octets; the system gives each page of them when it is first used."""
     return mmap(-1, n)

@@ -72,6 +72,13 @@ def find_octet(buf, i: int, end: int, octet: int) -> int:
     return end
 
 
+def find_name(names, buf, i, n):
+    for name in names:
+        if len(name) == n and equal(buf, i, name, n):
+            return names[name]
+    return None
+
+
 zeros = bytearray
 
 
@@ -177,6 +184,7 @@ def unload(*names):
         sys.modules.pop("amqp_lite." + name, None)
         if hasattr(package, name):
             delattr(package, name)
+    gc.collect()
 
 
 def heap_free():

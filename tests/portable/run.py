@@ -9,6 +9,7 @@ import sys
 
 def run(name):
     """Call every test_* function of the module: how many failed."""
+    gc.threshold(16384)  # else what the compiler throws away breaks the heap into small pieces
     module = __import__(name)
     tests = [key for key in sorted(dir(module)) if key.startswith("test_")]
     failed = 0

@@ -76,4 +76,21 @@ CHANNELS = LOGIN + [
     wire.close_channel(3),
 ] + END  # fmt: skip
 
-ALL = (("plumbing", PLUMBING), ("messages", MESSAGES), ("channels", CHANNELS))
+FLOOD = LOGIN + [
+    wire.declare_queue(1, "f", arguments={"x-max-length": 25, "x-overflow": "reject-publish"}),
+    wire.bind_queue(1, "f", "amq.fanout"),
+    wire.declare_queue(1, "g", arguments={"x-max-length-bytes": 3000}),
+    wire.bind_queue(1, "g", "amq.fanout"),
+    wire.select_confirms(1),
+] + [
+    wire.publish(1, "amq.fanout", "", "%d" % k * 150, wire.properties(delivery_mode=k % 3))
+    for k in range(20)
+] + [
+    wire.get(1, "f"),
+    wire.consume(1, "g", "g"),
+    wire.nack(1, 1),
+    wire.purge_queue(1, "f"),
+    wire.delete_queue(1, "g"),
+] + END  # fmt: skip
+
+ALL = (PLUMBING, MESSAGES, CHANNELS, FLOOD)

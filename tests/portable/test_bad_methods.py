@@ -223,6 +223,11 @@ def test_a_declaration_that_differs_is_a_precondition_failed():
     assert arena.answers(wire.declare_exchange(1, "x", "banana")) == "connection 503"
 
 
+def test_an_argument_that_is_no_text_is_named_all_the_same():
+    octets = wire.declare_queue(1, "q", arguments=wire.field(b"x-\xff", "t", b"\1"))
+    assert Arena().answers(octets) == "channel 406"
+
+
 def test_an_exclusive_queue_is_its_connections_alone():
     arena = Arena()
     owner = arena.world.client()

@@ -1,6 +1,6 @@
 """A broker in memory: its clients without sockets, its time by hand.
 
-World is what the reactor is to the real one: it feeds the engines, commits, resumes, pumps and
+World is what the reactor is to the real one: it feeds the engines, resumes, commits, pumps and
 carries octets away, as long as anything moves. Peer is one client and the engine that serves it.
 """
 
@@ -79,13 +79,13 @@ class World:
             for peer in self.peers:
                 if peer.write_some():
                     moved = True
-            self.broker.store.commit()
             if self.broker.freed:
                 self.broker.freed = False
                 moved = True
                 for peer in self.peers:
                     if peer.engine.stalled:
                         peer.engine.resume()
+            self.broker.store.commit()
             for peer in list(self.peers):
                 peer.engine.pump()
                 if peer.read_some():

@@ -7,7 +7,7 @@ wheel. Methods raise the errors of errors.py; each protocol engine picks the sco
 from binascii import hexlify
 from os import urandom
 
-from ..compat import MICROPYTHON, ticks_diff
+from ..compat import MICROPYTHON, find_name, ticks_diff
 from ..errors import (
     AccessRefused,
     NotFound,
@@ -256,7 +256,9 @@ class Broker:
         route = self._routes.find(buf, i, n)
         if route.length < 0:
             name = i + 1 + buf[i]
-            exchange = self.exchange(bytes(buf[i + 1 : name]))
+            exchange = find_name(self.exchanges, buf, i + 1, buf[i])
+            if exchange is None:
+                exchange = self.exchange(bytes(buf[i + 1 : name]))  # not found
             self._resolve(route, exchange, buf, name + 1, i + n, -1, -1)
             self._routes.fill(route, buf, i, n)
         return route
@@ -266,7 +268,7 @@ class Broker:
         head = self._head
         self.pool.read_at(message, 0, message.head + message.properties, head, 0)
         name = 1 + head[0]
-        exchange = self.exchanges.get(bytes(head[1:name]))
+        exchange = find_name(self.exchanges, head, 1, head[0])
         route = self._route
         if exchange is None:
             route.count = 0
@@ -295,7 +297,7 @@ class Broker:
             kind = exchange.kind
             found = False
             if kind == DEFAULT:
-                queue = self.queues.get(bytes(buf[start:end]))
+                queue = find_name(self.queues, buf, start, end - start)
                 if queue is not None:
                     found = True
                     if queue.visited != visit:

@@ -309,5 +309,8 @@ class Queue:
 
 
 def text(name):
-    """A name as text for people."""
-    return str(name, "utf-8")
+    """A name as text for people; it may be any octets."""
+    try:
+        return str(name, "utf-8")
+    except UnicodeError:
+        return repr(name)

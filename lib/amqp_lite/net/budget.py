@@ -7,17 +7,18 @@ and given back when the peer shows that it reads:
 
     it settles a delivery         all up to that delivery was read
     it sends anything later       its TCP acknowledged what we wrote a moment before
-    it is silent, the stack took  an acknowledgement takes a round trip, not a quarter of a second
+    it is silent, the stack took  an acknowledgement takes a round trip, not a tenth of a second
     all, and time passes
 
-A stack that takes less than it was given holds as much of that peer as it can: the peer is stalled
-and is cut when that lasts.
+While only one connection has output there is nobody to protect: it may fill the stack, which then
+takes less than it is given, and flow control is TCP's. When another one has to wait for such a full
+connection, that one is cut unless it soon reads on.
 """
 
 from ..compat import const, ticks_diff
 
 _ROUND_TRIP_MS = const(50)
-_SILENCE_MS = const(250)
+_SILENCE_MS = const(100)
 _STALL_MS = const(2000)
 SLOW_WRITE_MS = const(1000)  # a write that blocked so long may have lost octets: not to be trusted
 
@@ -32,7 +33,8 @@ class Account:
         self.unproven = 0  # octets written and not shown to be read
         self.wrote_at = 0  # ticks
         self.full = False  # the stack took less than it was given
-        self.full_since = 0  # ticks
+        self.waits = False  # has more to write than it was allowed
+        self.waits_since = 0  # ticks
         self._proven = 0  # the output's count when we last looked
 
     def prove(self, output):
@@ -49,9 +51,6 @@ class Account:
             if ticks_diff(now, self.wrote_at) >= _ROUND_TRIP_MS:
                 self.unproven = 0
 
-    def stalled(self, now):
-        return self.full and ticks_diff(now, self.full_since) > _STALL_MS
-
 
 class OutputBudget:
     """
@@ -65,25 +64,43 @@ class OutputBudget:
         # What one connection can never take from the others.
         self._most = total - total // 6
 
-    def allowance(self, account, accounts, now):
-        """How many octets the owner of *account* may write now."""
+    def allowance(self, account, accounts, wanted, now):
+        """How many of the *wanted* octets the owner of *account* may write now."""
         used = 0
+        alone = True
         for other in accounts:
             if other.unproven and not other.full:
                 if ticks_diff(now, other.wrote_at) >= _SILENCE_MS:
                     other.unproven = 0
             used += other.unproven
-        return max(0, min(self._total - used, self._most - account.unproven))
+            if other is not account and (other.unproven or other.waits):
+                alone = False
+        if not alone:
+            allowed = max(0, min(self._total - used, self._most - account.unproven))
+            if allowed < wanted:
+                if not account.waits:
+                    account.waits = True
+                    account.waits_since = now
+                return allowed
+        account.waits = False
+        return wanted
+
+    def is_stalled(self, account, accounts, now):
+        """Whether *account* keeps the stack full while another one has waited long for room."""
+        if account.full:
+            for other in accounts:
+                if other.waits and ticks_diff(now, other.waits_since) > _STALL_MS:
+                    if other is not account:
+                        return True
+        return False
 
     def wrote(self, account, asked, taken, now):
         """The stack took *taken* of *asked* octets."""
         account.wrote_at = now
-        account.unproven += taken
+        account.unproven = min(account.unproven + taken, self._stack_send)
         if taken == asked:
             account.full = False
         else:
             # The stack holds all it ever holds for one connection.
             account.unproven = self._stack_send
-            if not account.full:
-                account.full = True
-                account.full_since = now
+            account.full = True

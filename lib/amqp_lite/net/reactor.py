@@ -89,16 +89,18 @@ class Reactor:
         self._again = False
         self._poller.wait(timeout_ms, self._on_ready)
         broker.now = now = ticks_ms()
-        broker.store.commit()
         if broker.freed:
-            # Memory became free: peers that wait for some go first.
             broker.freed = False
             self._resume()
+        # Behind everything that publishes, before everything that confirms.
+        broker.store.commit()
         peers = self._peers
         k = len(peers)
         while k:
-            # Backwards, because a peer may leave the list.
+            # Backwards, because a peer may leave the list, and rarely take another one with it.
             k -= 1
+            if k >= len(peers):
+                continue
             peer = peers[k]
             engine = peer.engine
             engine.pump()
@@ -111,6 +113,7 @@ class Reactor:
             self._tick(now)
 
     def _resume(self):
+        """Memory became free: those who wait for some try again."""
         for peer in self._peers:
             if peer.engine.stalled:
                 peer.engine.resume()
@@ -121,7 +124,9 @@ class Reactor:
         wait = 1000
         for peer in list(self._peers):
             wait = min(wait, peer.engine.tick())
-            if peer.account.stalled(now):
+            if self._budget is not None and self._budget.is_stalled(
+                peer.account, self._accounts, now
+            ):
                 self._cut(peer, "it does not read")
             elif peer.engine.closed or peer.engine.output.pending:
                 self._again = True
@@ -209,9 +214,9 @@ class Reactor:
         budget = self._budget
         if budget is not None:
             peer.account.prove(engine.output)
-            allowed = budget.allowance(peer.account, self._accounts, now)
+            allowed = budget.allowance(peer.account, self._accounts, n, now)
             peer.held_back = allowed < n
-            n = min(n, allowed)
+            n = allowed
             if not n:
                 return
         try:

@@ -149,7 +149,7 @@ class Channel:
             self._write_ok = exchange
         message = broker.pool.begin(n)
         if message is None:
-            connection.say_blocked()
+            connection.short_of_memory()
             return False
         broker.pool.write(message, buf, i, n)
         message.head = n
@@ -200,7 +200,7 @@ class Channel:
         if needed > broker.entries.free - broker.promised or not broker.pool.extend(
             message, size + body
         ):
-            connection.say_blocked()
+            connection.short_of_memory()
             return False
         broker.promised += needed
         self._promised = needed

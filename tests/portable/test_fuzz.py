@@ -1,0 +1,217 @@
+"""Recorded sessions, bent and broken in many ways: nothing escapes, and nothing stays behind.
+
+ROUNDS=100000 in the environment makes it longer; SEED=<what it printed> and ROUNDS=1 play one again.
+"""
+
+import os
+import random
+
+import sessions
+import wire
+from world import World
+
+SESSIONS = sessions.ALL
+LOGIN = len(sessions.LOGIN)
+# Numbers that are often taken for others.
+SIZES = (0, 1, 3, 4, 7, 8, 255, 256, 1016, 1017, 4096, 8184, 8185, 0x7FFF, 0xFFFF, 0x10000,
+         0x3FFFFFFF, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF)  # fmt: skip
+
+
+def some_octets(n):
+    return bytes([random.getrandbits(8) for _ in range(n)])
+
+
+def put(octets, i, part):
+    """*octets* with *part* in place of what is at *i*."""
+    return octets[:i] + part + octets[i + len(part) :]
+
+
+# --- the ways to bend a session: function(list of frames) -> list of frames ---
+
+
+def flip_bits(frames):
+    k = random.randrange(len(frames))
+    for _ in range(random.randrange(1, 5)):
+        i = random.randrange(len(frames[k]))
+        frames[k] = put(frames[k], i, bytes([frames[k][i] ^ 1 << random.randrange(8)]))
+
+
+def set_octets(frames):
+    k = random.randrange(len(frames))
+    i = random.randrange(len(frames[k]))
+    part = random.choice((b"\0", b"\xff", b"\xce", b"\x7f", some_octets(1), some_octets(4)))
+    frames[k] = put(frames[k], i, part)
+
+
+def set_size(frames):
+    """Change the length field of a frame, or four octets that may be one inside of it."""
+    k = random.randrange(len(frames))
+    i = 3 if random.getrandbits(1) else random.randrange(len(frames[k]))
+    frames[k] = put(frames[k], i, random.choice(SIZES).to_bytes(4, "big"))
+
+
+def set_payload(frames):
+    """Cut, stretch or replace a payload; the frame around it stays right."""
+    k = random.randrange(len(frames))
+    frame = frames[k]
+    end = 7 + int.from_bytes(frame[3:7], "big")
+    payload = frame[7:end]
+    i = random.randrange(len(payload) + 1)
+    choice = random.randrange(3)
+    if choice == 0:
+        payload = payload[:i]
+    elif choice == 1:
+        payload = payload[:i] + some_octets(random.randrange(1, 20)) + payload[i:]
+    else:
+        payload = put(payload, i, some_octets(random.randrange(1, 9)))
+    frames[k] = wire.frame(frame[0], frame[1] << 8 | frame[2], payload) + frame[end + 1 :]
+
+
+def set_channel(frames):
+    k = random.randrange(len(frames))
+    frames[k] = put(frames[k], 1, random.choice((0, 1, 2, 3, 7, 8, 9, 255, 0xFFFF)).to_bytes(2, "big"))
+
+
+def set_method(frames):
+    """Put another method's class and method in front of the arguments."""
+    k = random.randrange(len(frames))
+    other = random.choice(random.choice(SESSIONS))
+    frames[k] = put(frames[k], 7, other[7:11])
+
+
+def truncate(frames):
+    k = random.randrange(len(frames))
+    frames[k] = frames[k][: random.randrange(len(frames[k]))]
+    if random.getrandbits(1):
+        del frames[k + 1 :]
+
+
+def insert(frames):
+    k = random.randrange(len(frames))
+    i = random.randrange(len(frames[k]) + 1)
+    frames[k] = frames[k][:i] + some_octets(random.randrange(1, 30)) + frames[k][i:]
+
+
+def repeat(frames):
+    k = random.randrange(len(frames))
+    frames[k:k] = [frames[k]] * random.choice((1, 1, 2, 9))
+
+
+def remove(frames):
+    k = random.randrange(len(frames))
+    del frames[k : k + random.randrange(1, 4)]
+
+
+def swap(frames):
+    k = random.randrange(len(frames))
+    m = random.randrange(len(frames))
+    frames[k], frames[m] = frames[m], frames[k]
+
+
+def borrow(frames):
+    """Put a few frames of another session in."""
+    other = random.choice(SESSIONS)
+    m = random.randrange(len(other))
+    k = random.randrange(len(frames) + 1)
+    frames[k:k] = other[m : m + random.randrange(1, 5)]
+
+
+def split_frames(frames):
+    """Make every frame an element of its own, so that others may come between them."""
+    whole = b"".join(frames)
+    frames.clear()
+    i = 0
+    while i + 8 <= len(whole):
+        n = int.from_bytes(whole[i + 3 : i + 7], "big") + 8
+        frames.append(whole[i : i + n])
+        i += n
+
+
+BENDS = (flip_bits, set_octets, set_size, set_payload, set_channel, set_method, truncate, insert,
+         repeat, remove, swap, borrow)  # fmt: skip
+
+
+def bend():
+    """A session with something wrong."""
+    frames = list(random.choice(SESSIONS))
+    if random.getrandbits(1):
+        split_frames(frames)
+    # Mostly behind the login, where most of the code is.
+    keep = [] if random.randrange(8) == 0 else frames[:LOGIN]
+    rest = frames[len(keep) :]
+    for _ in range(random.choice((0, 1, 1, 1, 2, 3, 6))):
+        if rest and min([len(octets) for octets in rest]) >= 8:
+            random.choice(BENDS)(rest)
+    return keep + rest
+
+
+def play(world):
+    """One round: a few peers at once, each with a session of its own, in pieces of any size."""
+    peers = []
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        peer = world.connect()
+        peer.step = random.choice((0, 0, 0, 1, 7, random.randrange(1, 2000)))
+        peers.append((peer, bend()))
+    while peers:
+        peer, frames = random.choice(peers)
+        if not frames or peer.gone:
+            peers.remove((peer, frames))
+            if random.getrandbits(1):
+                peer.vanish()
+            continue
+        peer.reading = random.randrange(10) > 0
+        count = random.randrange(1, 5)
+        peer.send(b"".join(frames[:count]))
+        del frames[:count]
+        if random.randrange(40) == 0:
+            world.wait(random.choice((250, 3000, 70000)))
+    for peer in list(world.peers):
+        if peer is not world.neighbour:
+            peer.reading = True
+            world.run()
+            wire.split(peer.inbox)
+            peer.vanish()
+    world.neighbour.take()
+
+
+def clear(world):
+    broker = world.broker
+    for name in list(broker.queues):
+        broker.delete_queue(broker.queues[name])
+    for name in list(broker.exchanges):
+        if name and not name.startswith(b"amq."):
+            broker.delete_exchange(name)
+    world.access._failures.clear()
+
+
+def fuzz(**numbers):
+    """Play rounds on one broker with these *numbers* of the profile."""
+    given = getattr(os, "getenv", lambda name: None)
+    rounds = int(given("ROUNDS") or 250)
+    seed = int(given("SEED") or int.from_bytes(os.urandom(3), "big"))
+    print("seed", seed)
+    world = World(**numbers)
+    world.neighbour = world.client()
+    before = world.free()
+    for k in range(rounds):
+        random.seed(seed + k)
+        try:
+            play(world)
+            clear(world)
+            assert world.free() == before, (world.free(), before)
+            if k % 10 == 0:
+                assert world.neighbour.works(), "the neighbour"
+        except Exception:
+            print("round", k, "is SEED", seed + k)
+            raise
+        if k % 10000 == 9999:
+            print(k + 1, "rounds,", sorted(world.broker.metrics.snapshot().items()))
+
+
+def test_bent_sessions_cost_nobody_anything():
+    fuzz()
+
+
+def test_bent_sessions_where_there_is_little_room():
+    fuzz(messages=6, blocks=40, deliveries=8, queues=4, bindings=4, consumers=3, exchanges=8,
+         routes=2, send_buffer=1536)  # fmt: skip
