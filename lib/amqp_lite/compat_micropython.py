@@ -6,9 +6,9 @@ The names and what they do are documented in compat_cpython.py.
 import gc
 import hashlib
 import select
-from select import POLLERR, POLLHUP, POLLIN, POLLOUT  # noqa: F401 (re-exported)
 import socket
 import sys
+from select import POLLERR, POLLHUP, POLLIN, POLLOUT  # noqa: F401 (re-exported)
 from time import ticks_add, ticks_diff, ticks_ms  # noqa: F401 (re-exported)
 
 import micropython

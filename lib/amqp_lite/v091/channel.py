@@ -7,9 +7,8 @@ it. ack, nack and reject find their delivery in `unacked`, oldest first.
 
 import struct
 
-from ..access import CONFIGURE, READ, WRITE
+from ..access import READ, WRITE
 from ..broker.broker import REPLY_TO
-from ..broker.exchange import KINDS
 from ..broker.queue import EntryList, text
 from ..compat import const, copy, equal, u16, u32
 from ..errors import (
@@ -24,6 +23,7 @@ from ..errors import (
     UnexpectedFrame,
 )
 from .codec import check_text, shortstr
+from .topology import Topology
 
 # Frame types, class and method ids: see methods.py.
 _METHOD = const(1)
@@ -31,15 +31,6 @@ _FRAME_END = const(0xCE)
 _BASIC = const(60)
 _CHANNEL_FLOW_OK = const(0x00140015)
 _CHANNEL_CLOSE_OK = const(0x00140029)
-_EXCHANGE_DECLARE_OK = const(0x0028000B)
-_EXCHANGE_DELETE_OK = const(0x00280015)
-_EXCHANGE_BIND_OK = const(0x0028001F)
-_EXCHANGE_UNBIND_OK = const(0x00280033)
-_QUEUE_DECLARE_OK = const(0x0032000B)
-_QUEUE_BIND_OK = const(0x00320015)
-_QUEUE_PURGE_OK = const(0x0032001F)
-_QUEUE_DELETE_OK = const(0x00320029)
-_QUEUE_UNBIND_OK = const(0x00320033)
 _BASIC_QOS_OK = const(0x003C000B)
 _BASIC_CONSUME_OK = const(0x003C0015)
 _BASIC_CANCEL = const(0x003C001E)
@@ -58,7 +49,7 @@ _MANDATORY = const(1)
 _IMMEDIATE = const(2)
 
 
-class Channel:
+class Channel(Topology):
     def __init__(self):
         self.next = None  # in the table of free ones
         self.unacked = EntryList()
@@ -85,7 +76,7 @@ class Channel:
         self._route = None
         self._stamp = 0
         self._promised = 0  # entries
-        self._write_ok = None  # the exchange this user may publish to, asked last
+        self._write_ok = None  # name of the exchange this user may publish to, asked last
         self._reply_queue = None
         self._declared = b""  # the queue declared last
 
@@ -140,13 +131,13 @@ class Channel:
             check_text(buf, i + 1, key)
             raise
         exchange = route.exchange
-        if exchange is not self._write_ok:
+        if exchange.name is not self._write_ok:
             if exchange.internal:
                 raise AccessRefused(
                     "cannot publish to internal exchange '%s'" % text(exchange.name)
                 )
             connection.user_may(WRITE, exchange.name, "exchange")
-            self._write_ok = exchange
+            self._write_ok = exchange.name
         message = broker.pool.begin(n)
         if message is None:
             connection.short_of_memory()
@@ -452,131 +443,6 @@ class Channel:
 
     def _reply(self, method, *arguments):
         self.connection.output.reply(self.number, method, arguments)
-
-    # --- exchanges ---
-
-    def on_exchange_declare(
-        self, _, name, kind, passive, durable, auto_delete, internal, nowait, arguments
-    ):
-        broker = self.connection.broker
-        if passive:
-            broker.exchange(name)
-        else:
-            if kind not in KINDS:
-                raise CommandInvalid("unknown exchange type '%s'" % text(kind))
-            self._may(CONFIGURE, name, "exchange")
-            broker.declare_exchange(name, KINDS[kind], durable, auto_delete, internal, arguments)
-        if not nowait:
-            self._reply(_EXCHANGE_DECLARE_OK)
-
-    def on_exchange_delete(self, _, name, if_unused, nowait):
-        self._may(CONFIGURE, name, "exchange")
-        self.connection.broker.delete_exchange(name, if_unused)
-        self._write_ok = None
-        if not nowait:
-            self._reply(_EXCHANGE_DELETE_OK)
-
-    def on_exchange_bind(self, _, destination, source, key, nowait, arguments):
-        self._bind(self._exchange_end(destination), source, key, arguments)
-        if not nowait:
-            self._reply(_EXCHANGE_BIND_OK)
-
-    def on_exchange_unbind(self, _, destination, source, key, nowait, arguments):
-        self._unbind(self._exchange_end(destination), source, key, arguments)
-        if not nowait:
-            self._reply(_EXCHANGE_UNBIND_OK)
-
-    def _exchange_end(self, name):
-        self._may(WRITE, name, "exchange")
-        return self.connection.broker.exchange(name)
-
-    def _bind(self, destination, source, key, arguments):
-        self._may(READ, source, "exchange")
-        broker = self.connection.broker
-        broker.bind(broker.exchange(source), destination, key, arguments)
-
-    def _unbind(self, destination, source, key, arguments):
-        self._may(READ, source, "exchange")
-        broker = self.connection.broker
-        broker.unbind(broker.exchange(source), destination, key, arguments)
-
-    def _may(self, kind, name, what):
-        self.connection.user_may(kind, name, what)
-
-    # --- queues ---
-
-    def _queue(self, name):
-        """The queue called *name*, or the one declared last on this channel for an empty name."""
-        if not name:
-            name = self._last_queue()
-        queue = self.connection.broker.queue(name)
-        queue.check_owner(self.connection)
-        return queue
-
-    def _last_queue(self):
-        if not self._declared:
-            raise NotAllowed("no queue was declared on this channel, and none is named")
-        return self._declared
-
-    def on_queue_declare(
-        self, _, name, passive, durable, exclusive, auto_delete, nowait, arguments
-    ):
-        connection = self.connection
-        broker = connection.broker
-        if passive:
-            queue = self._queue(name)
-        else:
-            if name:
-                self._may(CONFIGURE, name, "queue")
-            owner = connection if exclusive else None
-            found = broker.queues.get(name)
-            if found is not None:
-                found.check_owner(connection)
-            queue = broker.declare_queue(name, durable, owner, auto_delete, arguments)
-        self._declared = queue.name
-        if not nowait:
-            self._reply(_QUEUE_DECLARE_OK, queue.name, queue.ready.count, len(queue.consumers))
-
-    def on_queue_bind(self, _, name, source, key, nowait, arguments):
-        queue = self._queue(name)
-        self._may(WRITE, queue.name, "queue")
-        if not name and not key:
-            key = queue.name  # AMQP 0-9-1 queue.bind.routing-key: the current queue's name
-        self._bind(queue, source, key, arguments)
-        if not nowait:
-            self._reply(_QUEUE_BIND_OK)
-
-    def on_queue_unbind(self, _, name, source, key, arguments):
-        queue = self._queue(name)
-        self._may(WRITE, queue.name, "queue")
-        self._unbind(queue, source, key, arguments)
-        self._reply(_QUEUE_UNBIND_OK)
-
-    def on_queue_purge(self, _, name, nowait):
-        queue = self._queue(name)
-        self._may(READ, queue.name, "queue")
-        count = queue.purge()
-        self.connection.broker.metrics.purged += count
-        if not nowait:
-            self._reply(_QUEUE_PURGE_OK, count)
-
-    def on_queue_delete(self, _, name, if_unused, if_empty, nowait):
-        broker = self.connection.broker
-        count = 0
-        if not name:
-            name = self._last_queue()
-        self._may(CONFIGURE, name, "queue")
-        queue = broker.queues.get(name)
-        if queue is not None:
-            queue.check_owner(self.connection)
-            if if_unused and queue.consumers:
-                raise PreconditionFailed("queue '%s' in vhost '/' in use" % text(name))
-            if if_empty and queue.ready.count:
-                raise PreconditionFailed("queue '%s' in vhost '/' not empty" % text(name))
-            count = queue.ready.count
-            broker.delete_queue(queue)
-        if not nowait:
-            self._reply(_QUEUE_DELETE_OK, count)
 
     # --- basic ---
 

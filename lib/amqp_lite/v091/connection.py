@@ -13,41 +13,27 @@ Octets in, calls into the broker, octets out; no socket and no clock. The face e
     stalled              a whole frame waits for memory or for room: resume() tries again
     closed               nothing more will come; send what is pending and hang up
     lost()               the peer is gone: give everything back
-
-A frame (AMQP 0-9-1 §4.2.3), numbers big-endian:
-
-    | type 1 | channel 2 | size 4 | payload | 0xCE |
-
-Method and header frames are read in place once they are whole, so they must fit in the receive
-buffer. Body frames are not kept: their octets go to the message pool as they come, whatever their
-size. What is left of a read, an incomplete frame, waits in `_hold`.
 """
 
 from .. import __version__
-from ..compat import const, copy, ticks_add, ticks_diff, u16, u32, zeros
+from ..compat import const, ticks_add, ticks_diff, u16
 from ..errors import (
     AccessRefused,
-    AMQPError,
     ChannelFailure,
     CommandInvalid,
     FrameError,
     NotAllowed,
     NotImplementedHere,
-    ResourceLimitExceeded,
     UnexpectedFrame,
 )
 from ..log import INFO, log
 from .codec import Properties
+from .frames import FrameReader
 from .login import amqplain_response, plain_response
 from .methods import NOT_HERE, RECEIVED, read_arguments
 from .output import Output
 
-# Frame types, class and method ids: see methods.py.
-_METHOD = const(1)
-_HEADER = const(2)
-_BODY = const(3)
-_HEARTBEAT = const(8)
-_FRAME_END = const(0xCE)
+# Class and method ids: see methods.py.
 _CONNECTION_START = const(0x000A000A)
 _CONNECTION_START_OK = const(0x000A000B)
 _CONNECTION_TUNE = const(0x000A001E)
@@ -66,7 +52,6 @@ _BASIC_PUBLISH = const(0x003C0028)
 _BASIC_ACK = const(0x003C0050)
 _BASIC_NACK = const(0x003C0078)
 
-PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 FRAME_MIN_SIZE = const(4096)  # AMQP 0-9-1 §4.2.3: the smallest frame_max anybody may ask for
 
 _AWAIT_START_OK = const(0)
@@ -74,8 +59,7 @@ _AWAIT_TUNE_OK = const(1)
 _AWAIT_OPEN = const(2)
 _RUNNING = const(3)
 _CLOSING = const(4)  # we sent connection.close and wait for close-ok
-_BROKEN = const(5)  # the octets make no sense any more: none is read
-_CLOSED = const(6)
+_CLOSED = const(5)
 
 # state -> the one method the client may send now. AMQP 0-9-1 §2.2.4.
 _EXPECTED = (_CONNECTION_START_OK, _CONNECTION_TUNE_OK, _CONNECTION_OPEN)
@@ -104,7 +88,7 @@ CAPABILITIES = {
 }
 
 
-class Connection:
+class Connection(FrameReader):
     """
     broker    the model
     access    the users
@@ -114,14 +98,13 @@ class Connection:
     """
 
     def __init__(self, broker, access, profile, channels, vhosts):
+        FrameReader.__init__(self, profile["receive_buffer"])
         self.broker = broker
         self.channel_table = channels
         self.output = Output(broker, profile["send_buffer"])
         self.properties = Properties()
         self._access = access
         self._vhosts = vhosts
-        self._hold_view = memoryview(zeros(profile["receive_buffer"]))
-        self._hold_size = profile["receive_buffer"]
         self._offer_channels = min(profile["channels"], 2047)
         self._offer_frame = profile["frame_max"]
         self._offer_heartbeat = profile["heartbeat"]
@@ -137,25 +120,18 @@ class Connection:
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
         self.output.reset()
-        self.frame_max = self._offer_frame
+        self.reset(self._offer_frame)
         self.channel_max = self._offer_channels
         self.unconfirmed = False  # a publish waits for its confirm
         self._short = False  # a publish waits for memory,
         self._short_since = 0  # ticks
         self._blocked = False  # and we said connection.blocked
-        self.stalled = False  # a whole frame waits for memory or for room in `out`
-        self._held = 0
         self._octets = 0  # received before login
-        self._body_left = 0  # of the body frame being read
-        self._body_end = False  # its frame-end octet comes next
-        self._body_channel = None
-        self._body_number = 0
         self._can_block = False  # capabilities of the peer
         self.can_cancel = False
         self._can_fail = False
         self._heartbeat_ms = 0
         self._heard = 0
-        self._progress = 0  # ticks when the last frame was whole
         self._deadline = 0  # ticks, for login and close; see _timed
         self._timed = False
         self._verdict = None  # a refused login waits for its penalty
@@ -164,12 +140,12 @@ class Connection:
 
     def open(self, address, deadline):
         self._reset()
-        self.closed = False
+        self.closed = self.deaf = False
         self.state = _AWAIT_START_OK
         self.address = address
         self.name = address
         now = self.broker.now
-        self._heard = self._progress = self.output.spoke = now
+        self._heard = self.progress = self.output.spoke = now
         self._deadline = deadline
         self._timed = True
         self.broker.metrics.connections_opened += 1
@@ -182,36 +158,20 @@ class Connection:
             b"PLAIN AMQPLAIN", b"en_US",
         ))  # fmt: skip
 
-    def room(self):
-        if self.stalled:
-            return 0
-        return self._hold_size - self._held
-
     def feed(self, buf, n):
         self._heard = self.broker.now
         if self.user is None:
             self._octets += n
             if self._octets > self._login_octets:
-                self._break(FrameError("%d octets and no login" % self._octets))
-        if self.state >= _BROKEN or self._verdict is not None:
-            return
-        if self._held:
-            copy(self._hold_view, self._held, buf, 0, n)
-            self._held += n
-            self._read_hold()
-        else:
-            if not self._body_left and not self._body_end:
-                self._progress = self._heard  # a frame begins
-            i = self._parse(buf, 0, n)
-            self._held = n - i
-            if i < n:
-                copy(self._hold_view, 0, buf, i, n - i)
+                self.on_garbage(FrameError("%d octets and no login" % self._octets))
+        if self._verdict is None:
+            self.read(buf, n)
 
     def resume(self):
         if self.stalled:
             self.stalled = False
             self._heard = self.broker.now  # nobody listened meanwhile
-            self._read_hold()
+            self.read_on()
         if not self.stalled:
             self._short = False
             if self._blocked:
@@ -277,9 +237,8 @@ class Connection:
             return None  # nobody listens to it
         if beat and ticks_diff(now, self._heard) > 2 * beat:
             return "no octet for two heartbeats"
-        if self._held or self._body_left or self._body_end:
-            if ticks_diff(now, self._progress) > patience:
-                return "a frame that does not end"
+        if self.amid_frame() and ticks_diff(now, self.progress) > patience:
+            return "a frame that does not end"
         for number in self.channels:
             channel = self.channels[number]
             if channel.message is not None and ticks_diff(now, channel.progress) > patience:
@@ -290,7 +249,7 @@ class Connection:
         """The peer is gone, or shall be at once: give back everything, send nothing more."""
         self._give_back()
         self.state = _CLOSED
-        self.closed = True
+        self.closed = self.deaf = True
         self.output.pending = 0
 
     def _give_back(self):
@@ -304,120 +263,7 @@ class Connection:
         self.broker.delete_owned(self)
         self.stalled = False
 
-    # --- reading ---
-
-    def _read_hold(self):
-        i = self._parse(self._hold_view, 0, self._held)
-        self._held -= i
-        if i and self._held:
-            copy(self._hold_view, 0, self._hold_view, i, self._held)
-
-    def _parse(self, buf, i, end):
-        """Read the frames in buf[i:end]: the index of the first octet not used up."""
-        while i < end and self.state < _BROKEN:
-            if self._body_left:
-                n = min(self._body_left, end - i)
-                if self._body_channel is not None:
-                    self._body_channel.on_body(buf, i, n)
-                self._body_left -= n
-                i += n
-                if self._body_left:
-                    return i
-                self._body_end = True
-                continue
-            if self._body_end:
-                if buf[i] != _FRAME_END:
-                    self._break(FrameError("a frame does not end with 0xCE"))
-                    break
-                i += 1
-                self._body_end = False
-                self._progress = self.broker.now
-                channel = self._body_channel
-                if channel is not None:
-                    self._body_channel = None
-                    channel.on_body_frame()
-                continue
-            if end - i < 7:
-                return i
-            kind = buf[i]
-            number = u16(buf, i + 1)
-            size = u32(buf, i + 3)
-            channel = self.channels.get(number) if number else None
-            try:
-                if kind == _BODY:
-                    self._begin_body(channel, number, size)
-                    i += 7
-                    continue
-                if size + 8 > end - i or size + 8 > self.frame_max:
-                    self._check_frame(kind, number, size)
-                    return i
-                stop = i + 7 + size
-                if buf[stop] != _FRAME_END:
-                    raise FrameError("a frame does not end with 0xCE")
-                if kind == _METHOD:
-                    if size < 4:
-                        raise FrameError("a method frame of %d octets" % size)
-                    taken = self._on_method(channel, number, buf, i + 7, stop)
-                elif kind == _HEADER:
-                    taken = self._on_header(channel, number, buf, i + 7, stop)
-                else:
-                    self._check_frame(kind, number, size)
-                    taken = True
-            except FrameError as error:
-                self._break(error)
-                break
-            except AMQPError as error:
-                method = 0
-                if kind == _METHOD and 4 <= size <= end - i - 8:
-                    method = u16(buf, i + 7) << 16 | u16(buf, i + 9)
-                self._fail(channel, number, error, method)
-                if kind == _BODY or size + 8 > end - i:
-                    # The error was in the frame's head: its payload cannot be passed over.
-                    self.state = _BROKEN
-                    break
-                taken = True
-            except MemoryError:
-                self._fail(None, 0, ResourceLimitExceeded("out of memory"), 0)
-                break
-            if not taken:
-                self.stalled = True  # resume() tries it again
-                return i
-            self._progress = self.broker.now
-            i = stop + 1
-        return end if self.state >= _BROKEN else i
-
-    def _check_frame(self, kind, number, size):
-        """Refuse a frame by its first 7 octets, before any of its payload is waited for."""
-        if kind == _HEARTBEAT:
-            if size:
-                raise FrameError("a heartbeat with a payload")
-            if number:
-                raise UnexpectedFrame("a heartbeat on channel %d" % number)
-        elif kind != _METHOD and kind != _HEADER:
-            raise FrameError("unknown frame type %d" % kind)
-        elif size + 8 > self.frame_max:
-            raise FrameError("frame of %d octets, frame-max is %d" % (size + 8, self.frame_max))
-        elif size + 8 > self._hold_size:
-            raise ResourceLimitExceeded(
-                "method or header frame of %d octets, this broker reads %d"
-                % (size + 8, self._hold_size)
-            )
-
-    def _begin_body(self, channel, number, size):
-        if size + 8 > self.frame_max:
-            raise FrameError("frame of %d octets, frame-max is %d" % (size + 8, self.frame_max))
-        if channel is None:
-            if self.state != _CLOSING:
-                self._check_channel(channel, number)
-            self._body_channel = None
-        elif channel.closing or self.state == _CLOSING:
-            self._body_channel = None
-        else:
-            if channel.message is None or channel.body_left < size:
-                raise UnexpectedFrame("body frame of %d octets nobody announced" % size)
-            self._body_channel = channel
-        self._body_left = size
-        self._body_end = not size
+    # --- frames, found by frames.py ---
 
     def _check_channel(self, channel, number):
         if self.state != _RUNNING:
@@ -429,16 +275,29 @@ class Connection:
         if channel is None:
             raise ChannelFailure("channel %d is not open" % number)
 
-    def _on_header(self, channel, number, buf, i, end):
+    def on_header(self, number, buf, i, end):
         if self.state == _CLOSING:
             return True
+        channel = self.channels.get(number)
+        self._check_channel(channel, number)
+        return channel.closing or channel.on_header(buf, i, end)
+
+    def on_body(self, number, size):
+        """The channel that takes the *size* octets of a body frame; None: nobody wants them."""
+        channel = self.channels.get(number)
+        if self.state == _CLOSING:
+            return None
         self._check_channel(channel, number)
         if channel.closing:
-            return True
-        return channel.on_header(buf, i, end)
+            return None
+        if channel.message is None or channel.body_left < size:
+            raise UnexpectedFrame("body frame of %d octets nobody announced" % size)
+        return channel
 
-    def _on_method(self, channel, number, buf, i, end):
-        """Act on the method in buf[i:end]. False: it has to wait, nothing happened."""
+    def on_method(self, number, buf, i, end):
+        if end - i < 4:
+            raise FrameError("a method frame of %d octets" % (end - i))
+        channel = self.channels.get(number)
         method = u16(buf, i) << 16 | u16(buf, i + 2)
         i += 4
         if channel is not None and channel.closing:
@@ -554,7 +413,7 @@ class Connection:
         self.output.reply(0, _CONNECTION_CLOSE_OK, ())
         self._limit(_CLOSE_MS)
         self.state = _CLOSED
-        self.closed = True
+        self.closed = self.deaf = True
 
     def on_close_ok(self):
         if self.state != _CLOSING:
@@ -589,15 +448,15 @@ class Connection:
     def forget_channel(self, number):
         """The channel has ended on both sides."""
         channel = self.channels.pop(number)
-        if self._body_channel is channel:
-            self._body_channel = None
+        self.forget_body(channel)
         channel.release()
         self.channel_table.give(channel)
 
     # --- errors ---
 
-    def _fail(self, channel, number, error, method):
+    def on_error(self, error, number, method):
         """Say *error* at its scope: the channel's for soft errors, else the connection's."""
+        channel = self.channels.get(number)
         text = "%s - %s" % (_NAMES[error.code], error.text)
         arguments = (error.code, _clip(text), method >> 16, method & 0xFFFF)
         if error.code in _SOFT and channel is not None and self.state == _RUNNING:
@@ -616,10 +475,10 @@ class Connection:
         self._limit(_CLOSE_MS)
         self.output.reply(0, _CONNECTION_CLOSE, arguments)
 
-    def _break(self, error):
+    def on_garbage(self, error):
         """After a framing error no octet can be trusted: say so, read nothing more."""
-        self._fail(None, 0, error, 0)
-        self.state = _BROKEN
+        self.on_error(error, 0, 0)
+        self.deaf = True
 
     def _expired(self):
         self._timed = False
@@ -627,7 +486,7 @@ class Connection:
             verdict = self._verdict
             self._verdict = None
             if self._can_fail:
-                self._fail(None, 0, verdict, _CONNECTION_START_OK)
+                self.on_error(verdict, 0, _CONNECTION_START_OK)
                 return
         elif self.state < _RUNNING:
             log.warning("%s did not log in in time", self.name)

