@@ -47,7 +47,7 @@ def publish(broker, exchange, routing_key, body, properties):
     if properties.get("expiration") is not None:
         ttl_ms = milliseconds(shortstr(properties["expiration"])[1:])
     route = broker.route(memoryview(head), 0, len(head))
-    if broker.entries_for(route) > broker.entries.free - broker.promised:
+    if broker.entries_for(route, route.stamp) > broker.entries.free - broker.promised:
         raise ResourceLimitExceeded("no room for another delivery")
     message = broker.pool.begin(len(head) + len(encoded) + len(body))
     if message is None:

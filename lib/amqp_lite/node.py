@@ -12,6 +12,7 @@ from .broker.broker import Broker
 from .broker.exchange import KINDS
 from .broker.table import Table
 from .compat import heap_free, ticks_ms, unload
+from .errors import ConfigError
 from .log import log
 from .net.reactor import Reactor
 from .store.ram import RamStore
@@ -30,12 +31,17 @@ class Node:
 
     def __init__(self, settings=None, profile=None):
         # Late, because they are needed once: a board gets their memory back.
-        from .config import load
+        from .config import check_room, load
         from .limits import check, complete
 
         settings = load(settings)
+        if profile is None and settings["profile"] not in (None, "linux"):
+            raise ConfigError(
+                'profile: "%s" is a name, here its numbers are needed' % settings["profile"]
+            )
         profile = complete(profile, settings["limits"])
         check(profile)
+        check_room(settings, profile)
         unload("config", "limits", "checks")
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]

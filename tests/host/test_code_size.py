@@ -10,7 +10,7 @@ from amqp_lite.limits import CODE
 
 LIB = ROOT / "lib"
 # Needed once at start and given back, or imported only by boards that use them, or by desktops.
-NOT_KEPT = {"checks", "compat_cpython", "config", "limits", "local"}
+NOT_KEPT = {"checks", "compat_cpython", "config", "limits", "local", "properties"}
 # What a Pico W keeps of a module, by its .mpy file: octets for each, and for each octet. Fitted to
 # all modules as imported on one.
 MODULE = 254

@@ -6,6 +6,7 @@ what this file lets pass, so that seconds take microseconds.
 """
 
 import wire
+from amqp_lite.compat import POLLIN, POLLOUT
 from amqp_lite.log import log
 from amqp_lite.net import reactor as reactor_module
 from amqp_lite.net.reactor import Reactor
@@ -13,8 +14,6 @@ from world import World
 
 MEMORY = 6500  # octets of output the stack holds for all connections together
 STACK_SEND = 6400  # and for one
-POLLIN = 1
-POLLOUT = 4
 
 
 class Client:
@@ -214,8 +213,9 @@ class Board:
                     + wire.open_connection() + wire.open_channel(1))  # fmt: skip
         self.run(50 + 4 * client.delay)
         assert client.names[-1] == "channel.open-ok", client.names
-        client.send(b"".join(octets))
-        self.run(50 + 4 * client.delay)
+        if octets:
+            client.send(b"".join(octets))
+            self.run(50 + 4 * client.delay)
         return client
 
     def run(self, ms, until=None):

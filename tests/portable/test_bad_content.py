@@ -110,7 +110,9 @@ def test_a_message_longer_than_all_blocks_never_gets_in():
     arena = Arena(blocks=40)
     peer = arena.world.client()
     peer.queue("q")
-    assert peer.names(wire.publish(1, "", "q", bytes(8000))) == ["connection.blocked"]
+    peer.send(wire.publish(1, "", "q", bytes(8000)))
+    arena.world.wait(250)
+    assert peer.names() == ["connection.blocked"]
     assert arena.neighbour.works()
     peer.vanish()
     arena.clear()

@@ -44,9 +44,10 @@ class Publisher:
         return self.confirmed == self.count
 
 
-def consumer(board, name, no_ack=0, prefetch=10, delay=2):
+def consumer(board, name, no_ack=0, prefetch=10, delay=2, keep=1000):
+    """Consumes from a queue of *name* that keeps the last *keep* messages of amq.fanout."""
     return board.client(
-        wire.declare_queue(1, name), wire.bind_queue(1, name, "amq.fanout"), wire.qos(1, prefetch),
+        wire.declare_queue(1, name, arguments={"x-max-length": keep}), wire.bind_queue(1, name, "amq.fanout"), wire.qos(1, prefetch),
         wire.consume(1, name, "c", no_ack=no_ack), delay=delay,
         react=None if no_ack else acknowledge,
     )  # fmt: skip

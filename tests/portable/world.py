@@ -109,12 +109,12 @@ class World:
         """All there is a fixed number of, and how much of it is free."""
         broker = self.broker
         pool = broker.pool
-        blocks = []
+        seen = bytearray(pool.blocks)
         block = pool._free
         for _ in range(pool.available):
-            blocks.append(block)
+            assert not seen[block], "the chain of free blocks is broken"
+            seen[block] = 1
             block = pool._next[block]
-        assert len(set(blocks)) == pool.available, "the chain of free blocks is broken"
         return {
             "blocks": pool.available, "messages": pool.messages.free, "entries": broker.entries.free,
             "promised": broker.promised, "consumers": broker.consumers.free,

@@ -328,9 +328,11 @@ class Broker:
                     stack[depth] = target
                     depth += 1
 
-    def entries_for(self, route):
-        """How many entries a publish by *route* may take."""
-        return len(self.queues) if route.by_headers else route.count
+    def entries_for(self, route, stamp):
+        """How many entries a publish by *route*, which had this *stamp* then, may take."""
+        if route.by_headers or route.stamp != stamp:
+            return len(self.queues)  # it is found anew when the message is whole
+        return route.count
 
     # --- publishing ---
 

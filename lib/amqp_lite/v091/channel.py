@@ -187,7 +187,7 @@ class Channel(Topology):
         if reply >= 0:
             reply_to = self._reply_address()
             size += len(reply_to) - 1 - len(REPLY_TO)
-        needed = broker.entries_for(self._route)
+        needed = broker.entries_for(self._route, self._stamp)
         if needed > broker.entries.free - broker.promised or not broker.pool.extend(
             message, size + body
         ):
