@@ -1,7 +1,7 @@
 """The portable tests once more, on MicroPython with a board's heap.
 
-One process for each module, so that none lives on what another left. The heap of a Pico W is 196 KB;
-the desktop's MicroPython has pointers twice as wide, so it gets twice as much.
+One process for each module, so that none lives on what another left. The heap of a Pico W is
+196 KB; the desktop's MicroPython has pointers twice as wide, so it gets twice as much.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Random numbers for tests: another seed in each run, printed; SEED in the environment repeats one."""
+"""Random numbers for tests: another seed in each run, printed. SEED=<it> repeats one."""
 
 import os
 import random

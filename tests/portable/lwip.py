@@ -1,8 +1,8 @@
 """A simulated network stack that behaves like lwIP on a board, and clients behind it.
 
-Sent octets stay in one small memory until the client's TCP acknowledges them. A write that finds it
-full blocks, up to 10 s; then it claims success, and the octets are lost. Time stands still but for
-what this file lets pass, so that seconds take microseconds.
+Sent octets stay in one small memory until the client's TCP acknowledges them. A write that finds
+it full blocks, up to 10 s; then it claims success, and the octets are lost. Time stands still but
+for what this file lets pass, so that seconds take microseconds.
 """
 
 import wire
@@ -14,13 +14,15 @@ from world import World
 
 MEMORY = 6500  # octets of output the stack holds for all connections together
 STACK_SEND = 6400  # and for one
+HEARTBEAT = 10  # seconds
 
 
 class Client:
     """A socket of the broker, the network, and the client at its other end.
 
     delay   ms one way
-    reads   False: its TCP acknowledges nothing any more, as when the power is gone
+    reads   False: its TCP acknowledges nothing any more, and it says nothing, as when the power is
+            gone
     react   function(client, channel, name, payload) for each frame that arrives
     """
 
@@ -32,11 +34,14 @@ class Client:
         self.held = 0  # octets in the stack
         self.closed = False  # by the broker
         self.hole = False  # octets were lost
+        self.raw = False  # keep octets as they come in `seen`, they are no frames
+        self.seen = b""
         self.names = []
-        self.bodies = []
+        self.bodies = []  # the first octets of each
         self.to_broker = []  # [due, octets]
         self.to_client = []  # [due, octets]
         self.acks = []  # [due, octets acknowledged]
+        self._beat_at = 0  # ticks of the next heartbeat
         self._inbox = b""
         self._size = 0  # of the body under way
         self._body = b""
@@ -46,11 +51,17 @@ class Client:
 
     def turn(self, now):
         """Let arrive what is due."""
+        if self._beat_at and self.reads and now >= self._beat_at:
+            self._beat_at = now + 1000 * HEARTBEAT // 2
+            self.send(wire.HEARTBEAT)
         while self.acks and self.acks[0][0] <= now:
             self.held -= self.acks.pop(0)[1]
         while self.reads and self.to_client and self.to_client[0][0] <= now:
             octets = self.to_client.pop(0)[1]
             self.acks.append([now + self.delay, len(octets)])
+            if self.raw:
+                self.seen += octets
+                continue
             frames, self._inbox = wire.split(self._inbox + octets)
             for channel, name, payload in frames:
                 self._arrived(channel, name, payload)
@@ -63,7 +74,7 @@ class Client:
         elif name == "body":
             self._body += payload
         if name in ("header", "body") and len(self._body) == self._size:
-            self.bodies.append(self._body)
+            self.bodies.append(self._body[:8])
             name = "message"
         if self.react is not None:
             self.react(self, channel, name, payload)
@@ -72,6 +83,10 @@ class Client:
 
     def close(self):
         self.closed = True
+
+    def hang_up(self):
+        """The client's side ends."""
+        self.send(b"")
 
 
 class Stack:
@@ -168,7 +183,9 @@ class Poller:
                 can_read = reading and client.to_broker and client.to_broker[0][0] <= stack.now
                 can_write = writing and client.held < STACK_SEND
                 if can_read or can_write:
-                    events.append((who, (POLLIN if can_read else 0) | (POLLOUT if can_write else 0)))
+                    events.append(
+                        (who, (POLLIN if can_read else 0) | (POLLOUT if can_write else 0))
+                    )
             if events or stack.now >= end:
                 break
             stack.advance(1)
@@ -188,9 +205,9 @@ class _Listener:
 class Board:
     """A reactor with its broker on a simulated stack."""
 
-    def __init__(self, lingers=0, **numbers):
+    def __init__(self, lingers=0, reserved=0, **numbers):
         self.stack = Stack(lingers)
-        world = World(**numbers)
+        world = World(reserved=reserved, **numbers)
         profile = world.profile
         self.broker = world.broker
         Poller.stack = self.stack
@@ -199,23 +216,30 @@ class Board:
         reactor_module.receive = self.stack.receive
         reactor_module.ticks_ms = self.stack.ticks_ms
         self.reactor = Reactor(
-            self.broker, world.engines, 0, 4, profile["receive_buffer"], profile["login_ms"],
-            profile["output_budget"], profile["stack_send"],
+            self.broker, world.engines, profile["reserved"], profile["unauthenticated"],
+            profile["receive_buffer"], profile["login_ms"], profile["output_budget"],
+            profile["stack_send"],
         )  # fmt: skip
         log.configure("error", 8)
 
-    def client(self, *octets, **options):
-        """A client that logs in, opens channel 1 and sends *octets*."""
+    def connect(self, **options):
+        """A client that has said nothing yet."""
         client = Client(self.stack, **options)
         self.stack.clients.append(client)
         self.reactor._accept(_Listener(client))
-        client.send(wire.HEADER + wire.start_ok("\0guest\0guest") + wire.tune_ok(0, 0, 0)
+        return client
+
+    def client(self, *octets, **options):
+        """A client that logs in, opens channel 1 and sends *octets*."""
+        client = self.connect(**options)
+        client.send(wire.HEADER + wire.start_ok("\0guest\0guest") + wire.tune_ok(0, 0, HEARTBEAT)
                     + wire.open_connection() + wire.open_channel(1))  # fmt: skip
-        self.run(50 + 4 * client.delay)
+        self.run(2000, lambda: "channel.open-ok" in client.names)
         assert client.names[-1] == "channel.open-ok", client.names
+        client._beat_at = self.stack.now
         if octets:
             client.send(b"".join(octets))
-            self.run(50 + 4 * client.delay)
+            self.run(150 + 4 * client.delay)
         return client
 
     def run(self, ms, until=None):

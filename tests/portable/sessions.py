@@ -37,7 +37,8 @@ MESSAGES = LOGIN + [
     wire.select_confirms(1),
     wire.qos(1, 3),
     wire.consume(1, "q", "tag"),
-    wire.publish(1, "amq.topic", "s.1", "one", wire.properties(delivery_mode=2, expiration="9000")),
+    wire.publish(1, "amq.topic", "s.1", "one", wire.properties(
+        delivery_mode=2, expiration="9000")),
     wire.publish(1, "amq.topic", "no", "lost", mandatory=1),
     wire.publish(1, "", "q", ""),
     wire.publish(1, "", "q", "4" * 700, wire.properties(

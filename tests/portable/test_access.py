@@ -39,7 +39,9 @@ def test_guest_comes_from_the_same_machine_only():
 def test_patterns_are_everything_a_prefix_or_one_name():
     user = User(b"u", row(configure=["*"], write=["sensors.*", "all"], read=[]))
     assert user.may(CONFIGURE, b"") and user.may(CONFIGURE, b"anything")
-    assert user.may(WRITE, b"sensors.a") and user.may(WRITE, b"sensors.") and user.may(WRITE, b"all")
+    assert (
+        user.may(WRITE, b"sensors.a") and user.may(WRITE, b"sensors.") and user.may(WRITE, b"all")
+    )
     for name in (b"sensors", b"Sensors.a", b"al", b"all.", b""):
         assert not user.may(WRITE, name), name
     assert not user.may(READ, b"") and not user.may(READ, b"anything")

@@ -71,8 +71,14 @@ def test_a_publish_inside_a_publish_is_unexpected():
 def test_a_method_between_header_and_body_is_unexpected():
     arena = Arena()
     begun = PUBLISH + wire.header(1, 5)
-    for octets in (wire.ack(1, 1), wire.get(1, "q"), wire.close_channel(1), wire.open_channel(1),
-                   wire.method(1, "tx.select"), wire.frame(1, 1, b"\xff\xff\xff\xff")):  # fmt: skip
+    for octets in (
+        wire.ack(1, 1),
+        wire.get(1, "q"),
+        wire.close_channel(1),
+        wire.open_channel(1),
+        wire.method(1, "tx.select"),
+        wire.frame(1, 1, b"\xff\xff\xff\xff"),
+    ):
         assert arena.answers(octets, begun) == "connection 505", octets
         assert arena.answers(octets, PUBLISH) == "connection 505", octets
 

@@ -111,7 +111,7 @@ def test_waiting_publishers_share_what_becomes_free():
     reader.queue("q")
     peers = [world.client(), world.client()]
     for peer in peers:
-        for k in range(12):
+        for _ in range(12):
             peer.send(wire.publish(1, "", "q", "x"))
     world.wait(250)
     for _ in range(40):

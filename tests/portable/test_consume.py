@@ -135,7 +135,7 @@ def test_recover_gives_everything_back():
     contents = peer.contents(wire.method(1, "basic.recover-async", wire.bits(1)))
     assert [content[4] for content in contents] == [b"0", b"1", b"2"]
     assert [tag_of(content) for content in contents] == [7, 8, 9]
-    assert all([is_redelivered(content) for content in contents])
+    assert [is_redelivered(content) for content in contents] == [True] * 3
 
 
 def test_a_cancelled_consumer_gets_nothing_more_and_still_acknowledges():

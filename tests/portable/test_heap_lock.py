@@ -1,7 +1,8 @@
 """The steady path does not allocate: messages go around with MicroPython's heap locked.
 
-Publish -> exchange -> queue -> deliver -> ack, through the engines of a publisher and a consumer, by
-prepared octets in buffers made before. CPython has no such lock; there the same messages are counted.
+Publish -> exchange -> queue -> deliver -> ack, through the engines of a publisher and a consumer,
+by prepared octets in buffers made before. CPython has no such lock; there the same messages are
+counted.
 """
 
 import wire
@@ -61,7 +62,7 @@ class Flow:
                 consumer.pump()
 
     def check(self, count=1000):
-        """Send one around with the heap open, as permissions are looked up then, and *count* more."""
+        """Send one around with the heap open, when permissions are looked up, and *count* more."""
         self.run(1)
         self.consumer.engine.channels[1]._delivery_tag = 0
         heap_lock()

@@ -72,9 +72,16 @@ def test_amqplain_takes_a_table():
     table = wire.table({"LOGIN": "guest", "PASSWORD": "guest"})[4:]
     assert logs_in(table, "AMQPLAIN", world)
     assert logs_in(table + wire.field("x", "t", b"\x01"), "AMQPLAIN", world)
-    for bad in (b"", table[:-1], table + b"\0", wire.table({"LOGIN": "guest"})[4:],
-                wire.table({"LOGIN": "guest", "PASSWORD": 1})[4:], b"\xff" * 30,
-                wire.table({"LOGIN": "guest", "PASSWORD": "guess"})[4:], b"\0guest\0guest"):  # fmt: skip
+    for bad in (
+        b"",
+        table[:-1],
+        table + b"\0",
+        wire.table({"LOGIN": "guest"})[4:],
+        wire.table({"LOGIN": "guest", "PASSWORD": 1})[4:],
+        wire.table({"LOGIN": "guest", "PASSWORD": "guess"})[4:],
+        b"\xff" * 30,
+        b"\0guest\0guest",
+    ):
         assert not logs_in(bad, "AMQPLAIN", world), bad
 
 

@@ -79,7 +79,7 @@ def test_a_queue_that_refuses_is_a_nack():
 
 
 def test_a_nack_of_one_is_never_an_ack_of_it():
-    # A client sets aside what it heard of first; so the nack comes before the ack that includes it.
+    # A client sets aside what it heard of first; so the nack comes before an ack that includes it.
     peer = World().client()
     peer.queue("q", arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
     peer.ask(wire.select_confirms(1))

@@ -304,7 +304,8 @@ def test_the_store_has_persistent_messages_of_durable_queues_only():
 def test_arguments_that_would_be_promises_nobody_keeps_are_refused():
     bench = Bench()
     for key, value in (
-        ("message_ttl", -1), ("message_ttl", b"1"), ("message_ttl", True), ("message_ttl", 1 << 40),
+        ("message_ttl", -1), ("message_ttl", b"1"), ("message_ttl", True),
+        ("message_ttl", 1 << 40),
         ("expires", 0), ("expires", 1.5), ("max_length", -1), ("max_length_bytes", None),
         ("overflow", b"reject-publish-dlx"), ("overflow", 1), ("queue_type", b"quorum"),
         ("max_priority", 5), ("dead_letter_exchange", b"x"), ("single_active_consumer", True),

@@ -43,7 +43,9 @@ def test_other_properties_and_the_body_stay_as_they_are():
     world, server, client = setting()
     more = {"content_type": "text/plain", "headers": {"a": 1}, "message_id": "m", "app_id": "a",
             "correlation_id": "c" * 200}  # fmt: skip
-    client.send(wire.publish(1, "", "requests", "b" * 3000, wire.properties(reply_to=ADDRESS, **more)))
+    client.send(
+        wire.publish(1, "", "requests", "b" * 3000, wire.properties(reply_to=ADDRESS, **more))
+    )
     content = server.contents()[0]
     i = content[3].find(ADDRESS.encode())
     address = content[3][i : i + content[3][i - 1]]
@@ -56,7 +58,9 @@ def test_addresses_differ_and_end_with_their_channel():
     client.open(2)
     client.ask(wire.consume(2, ADDRESS, "r", no_ack=1))
     ask = wire.properties(reply_to=ADDRESS, correlation_id="")
-    client.send(wire.publish(1, "", "requests", "1", ask) + wire.publish(2, "", "requests", "2", ask))
+    client.send(
+        wire.publish(1, "", "requests", "1", ask) + wire.publish(2, "", "requests", "2", ask)
+    )
     one, two = [reply_address(content) for content in server.contents()]
     assert one != two
     client.ask(wire.close_channel(2))

@@ -1,6 +1,7 @@
 """Field tables: wire octets and values, in both directions.
 
-The octets are written down by hand from AMQP 0-9-1 §4.2.5.5 and rabbitmq.com "AMQP 0-9-1 Errata" §3.
+The octets are written down by hand from AMQP 0-9-1 §4.2.5.5 and rabbitmq.com "AMQP 0-9-1 Errata"
+§3.
 """
 
 import wire
@@ -124,7 +125,14 @@ def test_what_is_written_is_read_again():
 
 
 def test_the_tables_of_the_two_codecs_agree():
-    table = {"a": 1, "b": "text", "c": True, "d": None, "e": [1, "2", {"f": False}], "g": {"h": -5}}
+    table = {
+        "a": 1,
+        "b": "text",
+        "c": True,
+        "d": None,
+        "e": [1, "2", {"f": False}],
+        "g": {"h": -5},
+    }
     expected = {b"a": 1, b"b": b"text", b"c": True, b"d": None, b"e": [1, b"2", {b"f": False}],
                 b"g": {b"h": -5}}  # fmt: skip
     assert read(wire.table(table)) == expected

@@ -82,8 +82,10 @@ def value(item):
     if item is True or item is False:
         return b"t\x01" if item else b"t\x00"
     if isinstance(item, int):
-        return b"l" + struct.pack(">q", item) if abs(item) > 0x7FFFFFFF else (
-            b"I" + struct.pack(">i", item)
+        return (
+            b"l" + struct.pack(">q", item)
+            if abs(item) > 0x7FFFFFFF
+            else (b"I" + struct.pack(">i", item))
         )
     if isinstance(item, dict):
         return b"F" + table(item)
@@ -177,7 +179,7 @@ def strings(payload, i, count):
 
 
 def start_ok(response, mechanism="PLAIN", capabilities=CAPABILITIES, **more):
-    more["capabilities"] = {name: True for name in capabilities}
+    more["capabilities"] = dict.fromkeys(capabilities, True)
     return method(0, "connection.start-ok", table(more), short(mechanism), long(response),
                   short("en_US"))  # fmt: skip
 
@@ -206,7 +208,8 @@ def declare_exchange(
     channel, name, kind, passive=0, durable=0, auto_delete=0, internal=0, nowait=0, arguments=None
 ):
     return method(channel, "exchange.declare", b"\0\0", short(name), short(kind),
-                  bits(passive, durable, auto_delete, internal, nowait), table(arguments))  # fmt: skip
+                  bits(passive, durable, auto_delete, internal, nowait),
+                  table(arguments))  # fmt: skip
 
 
 def delete_exchange(channel, name, if_unused=0):
@@ -222,7 +225,8 @@ def declare_queue(
     channel, name, passive=0, durable=0, exclusive=0, auto_delete=0, nowait=0, arguments=None
 ):
     return method(channel, "queue.declare", b"\0\0", short(name),
-                  bits(passive, durable, exclusive, auto_delete, nowait), table(arguments))  # fmt: skip
+                  bits(passive, durable, exclusive, auto_delete, nowait),
+                  table(arguments))  # fmt: skip
 
 
 def bind_queue(channel, queue, exchange, key="", arguments=None):
@@ -264,7 +268,10 @@ def publish_method(channel, exchange, key, mandatory=0, immediate=0):
 def publish(channel, exchange, key, content, given=b"\0\0", mandatory=0, piece=4000):
     """A whole publish: method, header, body frames of at most *piece* octets."""
     content = octets(content)
-    parts = [publish_method(channel, exchange, key, mandatory), header(channel, len(content), given)]
+    parts = [
+        publish_method(channel, exchange, key, mandatory),
+        header(channel, len(content), given),
+    ]
     for i in range(0, len(content), piece):
         parts.append(body(channel, content[i : i + piece]))
     return b"".join(parts)

@@ -10,6 +10,7 @@ import wire
 from amqp_lite.access import Access
 from amqp_lite.broker.broker import Broker
 from amqp_lite.broker.table import Table
+from amqp_lite.compat import ticks_add
 from amqp_lite.log import log
 from amqp_lite.store.ram import RamStore
 from amqp_lite.v091.channel import Channel
@@ -63,7 +64,7 @@ class World:
         """A peer that has sent its protocol header and nothing more."""
         peer = Peer(self, self.engines.pop())
         self.peers.append(peer)
-        peer.engine.open(address, self.broker.now + self.profile["login_ms"])
+        peer.engine.open(address, ticks_add(self.broker.now, self.profile["login_ms"]))
         self.run()
         return peer
 
@@ -97,9 +98,9 @@ class World:
 
     def wait(self, ms):
         """Let time pass, with a look at all deadlines four times a second."""
-        end = self.broker.now + ms
-        while self.broker.now < end:
-            self.broker.now = min(end, self.broker.now + 250)
+        while ms > 0:
+            self.broker.now = ticks_add(self.broker.now, min(ms, 250))
+            ms -= 250
             for peer in list(self.peers):
                 peer.engine.tick()
             self.broker.tick()
@@ -116,8 +117,9 @@ class World:
             seen[block] = 1
             block = pool._next[block]
         return {
-            "blocks": pool.available, "messages": pool.messages.free, "entries": broker.entries.free,
-            "promised": broker.promised, "consumers": broker.consumers.free,
+            "blocks": pool.available, "messages": pool.messages.free,
+            "entries": broker.entries.free, "promised": broker.promised,
+            "consumers": broker.consumers.free,
             "queues": broker.queue_table.free, "exchanges": broker.exchange_table.free,
             "bindings": broker.bindings.free, "channels": self.channels.free,
             "stored": broker.store.kept, "names": (len(broker.queues), len(broker.exchanges)),

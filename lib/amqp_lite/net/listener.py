@@ -48,6 +48,9 @@ class _Header:
         self.written = 0
         self.proven = 0
 
+    def owes(self):
+        return False
+
     def sent(self, n):
         self.view = self.view[n:]
         self.pending -= n

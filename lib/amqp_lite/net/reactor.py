@@ -103,27 +103,37 @@ class Reactor:
                 continue
             peer = peers[k]
             engine = peer.engine
-            engine.pump()
-            if engine.output.pending and not peer.clogged:
-                self._write(peer, now)
-            if engine.stalled:
-                engine.resume()
-            self._watch(peer)
+            try:
+                engine.pump()
+                if engine.output.pending and not peer.clogged:
+                    self._write(peer, now)
+                if engine.stalled:
+                    engine.resume()
+                self._watch(peer)
+            except Exception as error:
+                self._fault(peer, error)
         if ticks_diff(now, self._ticked) >= self._next_tick:
             self._tick(now)
 
     def _resume(self):
         """Memory became free: those who wait for some try again."""
-        for peer in self._peers:
+        for peer in list(self._peers):
             if peer.engine.stalled:
-                peer.engine.resume()
                 self._again = True
+                try:
+                    peer.engine.resume()
+                except Exception as error:
+                    self._fault(peer, error)
 
     def _tick(self, now):
         self._ticked = now
         wait = 1000
         for peer in list(self._peers):
-            wait = min(wait, peer.engine.tick())
+            try:
+                wait = min(wait, peer.engine.tick())
+            except Exception as error:
+                self._fault(peer, error)
+                continue
             if self._budget is not None and self._budget.is_stalled(
                 peer.account, self._accounts, now
             ):
@@ -170,11 +180,16 @@ class Reactor:
             if peer.engine is peer.greeting and peer.greeting.agreed:
                 peer.engine = peer.amqp
                 peer.engine.open(peer.greeting.name, peer.greeting.deadline)
-        except MemoryError:
+        except Exception as error:
+            self._fault(peer, error)
+
+    def _fault(self, peer, error):
+        """A bug of ours, or too little memory, may cost this peer, never the others."""
+        if isinstance(error, MemoryError):
             self._cut(peer, "out of memory")
-        except Exception as error:  # a bug of ours may cost this peer, never the others
-            print_error(error, log.error)
-            self._cut(peer, "an error of the broker")
+            return
+        print_error(error, log.error)
+        self._cut(peer, "an error of the broker")
 
     def _accept(self, listener):
         while True:
@@ -193,6 +208,7 @@ class Reactor:
             peer = self._free.pop()
             peer.sock = sock
             peer.account.reset()
+            peer.account.heard(self._broker.now)
             peer.engine = peer.greeting
             peer.reading = True
             peer.writing = False
@@ -219,6 +235,7 @@ class Reactor:
             n = allowed
             if not n:
                 return
+            now = ticks_ms()  # those before may have been slow
         try:
             taken = transmit(peer.sock, engine.output.view, 0, n)
         except OSError as error:
@@ -242,7 +259,7 @@ class Reactor:
         """The stack was full: what it says it took may be lost, and somebody filled it."""
         worst = peer
         for other in self._peers:
-            if other.account.unproven > worst.account.unproven:
+            if ticks_diff(other.account.heard_at, worst.account.heard_at) < 0:
                 worst = other
         if worst is not peer:
             self._cut(worst, "it does not read and fills the network stack")
@@ -267,9 +284,9 @@ class Reactor:
             self._poller.want(peer.sock, peer, reading, writing)
 
     def _cut(self, peer, why):
-        log.warning("%s cut: %s", peer.engine.name, why)
         self._broker.metrics.peers_cut += 1
-        self._drop(peer)
+        self._drop(peer)  # first, there may be no memory for the line
+        log.warning("%s cut: %s", peer.engine.name, why)
 
     def _drop(self, peer):
         sock = peer.sock
@@ -278,6 +295,8 @@ class Reactor:
         peer.sock = None
         self._poller.remove(sock)
         sock.close()
+        if self._budget is not None:
+            self._budget.closed(peer.account, self._broker.now)
         peer.account.reset()
         self._peers.remove(peer)
         self._free.append(peer)

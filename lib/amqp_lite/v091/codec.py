@@ -112,9 +112,11 @@ def check_table(buf, i, end):
 
 
 def _see(buf, first, i, seen):
-    """Note the field name at *i*, in the table whose first field is at *first*: *seen* for the next.
+    """Note the field name at *i*, in the table whose first field is at *first*.
 
     seen  bits by the hashes of the names so far; their set, once two names shared a bit
+
+    Returns *seen* for the next.
 
     Raises SyntaxFailure for a name that was there before: "duplicate fields are illegal", AMQP
     0-9-1 §4.2.5.5. The work grows with the fields, not with their square.

@@ -233,6 +233,10 @@ class Output:
             self._mark = entry
             self._mark_written = self.written
 
+    def owes(self):
+        """Whether deliveries are out whose settlement will prove something."""
+        return self._mark is not None
+
     def prove(self, entry):
         """*entry* leaves the hands of the peer."""
         if entry is self._mark:
