@@ -28,6 +28,7 @@ REPLY_TO = b"amq.rabbitmq.reply-to"
 REPLY_PREFIX = b"amq.rabbitmq.reply-to."
 
 _QUEUE_NUMBERS = (b"x-message-ttl", b"x-expires", b"x-max-length", b"x-max-length-bytes")
+_ARGUMENTS = 32
 _FAN_OUT = 4  # queues a cached route has room for before it grows, once
 _SHORTSTRS = 512  # octets of exchange and routing key with their length octets, at most
 
@@ -212,6 +213,7 @@ class Broker:
             isinstance(destination, Exchange) and destination.kind == DEFAULT
         ):
             raise AccessRefused("operation not permitted on the default exchange")
+        check_size(arguments)
         if source.kind == HEADERS:
             check_match(arguments)
         for binding in source.bindings:
@@ -373,6 +375,7 @@ def check_queue_arguments(arguments):
 
     To accept an argument and ignore it would be a promise broken in silence.
     """
+    check_size(arguments)
     for key in arguments:
         value = arguments[key]
         if key in _QUEUE_NUMBERS:
@@ -398,12 +401,30 @@ def check_queue_arguments(arguments):
 
 def check_exchange_arguments(arguments):
     """Raises PreconditionFailed, naming the argument, for one this broker does not honour."""
+    check_size(arguments)
     for key in arguments:
         if key == b"alternate-exchange":
             if not isinstance(arguments[key], bytes):
                 raise PreconditionFailed("invalid arg 'alternate-exchange': expected a name")
         elif key.startswith(b"x-"):
             raise PreconditionFailed("invalid arg '%s': this broker does not have it" % text(key))
+
+
+def check_size(arguments):
+    """Raises PreconditionFailed for more arguments, nested ones counted, than are worth keeping.
+
+    A table of small fields takes many times its octets once it is read.
+    """
+    if _count(arguments) > _ARGUMENTS:
+        raise PreconditionFailed("more than %d arguments" % _ARGUMENTS)
+
+
+def _count(value):
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 1
+    return 1 + sum([_count(item) for item in value])
 
 
 def check_match(arguments):
