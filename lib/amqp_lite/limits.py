@@ -17,8 +17,8 @@ FIELDS = (
     ("reserved", 1, 0, 4096),  # of them, kept for the bridge
     ("unauthenticated", 16, 1, 4096),  # of them, at most without login
     ("channels", 128, 1, 65535),  # AMQP 0-9-1 channels of all connections
-    ("receive_buffer", 65536, 512, _ANY),  # per connection: longest method or header frame
-    ("send_buffer", 262144, 1024, _ANY),  # octets per connection
+    ("receive_buffer", 32768, 512, _ANY),  # per connection: longest method or header frame
+    ("send_buffer", 131072, 1024, _ANY),  # octets per connection
     ("frame_max", 131072, 4096, _ANY),  # octets, offered in connection.tune
     ("heartbeat", 60, 0, 65535),  # seconds, suggested in connection.tune; 0: none
     ("exchanges", 128, 6, _ANY),  # with the six that are always there
@@ -26,7 +26,7 @@ FIELDS = (
     ("bindings", 512, 1, _ANY),
     ("consumers", 256, 1, _ANY),
     ("messages", 4096, 1, _ANY),  # in RAM
-    ("deliveries", 6144, 1, _ANY),  # messages in queues: one in three queues counts three times
+    ("deliveries", 4096, 1, _ANY),  # messages in queues: one in three queues counts three times
     ("block_size", 1024, 16, 65536),  # octets; a message is a chain of blocks
     ("blocks", 16384, 1, _ANY),
     ("message_max", 8388608, 1, _ANY),  # octets of the longest body

@@ -56,7 +56,7 @@ def test_bad_configurations(tmp_path):
         ('{"profile": "pico_w", "limits": {"messages": 600}}', "profile.heap: "),
         ('{"limits": {"queues": 1}, "queues": [{"name": "a"}, {"name": "b"}]}',
          "queues: 2, the profile has room for 1"),
-        ('{"limits": {"send_buffer": 65536}}', "profile.receive_buffer: 65536, at most 64696: "),
+        ('{"limits": {"send_buffer": 32768}}', "profile.receive_buffer: 32768, at most 31928: "),
         ("[" * 100000, "not JSON: "),
         ('{"device": "\\ud800"}', "device: "),
         ('{"listeners": [{"port": 1e999}]}', "listeners[0].port: expected a whole number"),
