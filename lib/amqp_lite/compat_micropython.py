@@ -1,4 +1,5 @@
-"""compat.py for MicroPython. Nothing here allocates on the heap, but listen() and accept().
+"""compat.py for MicroPython. Nothing that handles octets or waits
+for sockets allocates on the heap.
 
 The names and what they do are documented in compat_cpython.py.
 """

@@ -38,7 +38,7 @@ class NotFound(AMQPError):
 
 
 class ResourceLocked(AMQPError):
-    """The queue is exclusive to another connection or consumer."""
+    """The queue is exclusive to another connection."""
 
     code = 405
 

@@ -1,7 +1,8 @@
 """The broker used by code on the same board, without a socket."""
 
+from .broker.queue import text
 from .compat import print_error
-from .errors import ResourceLimitExceeded
+from .errors import ContentTooLarge, ResourceLimitExceeded
 from .log import log
 from .v091.codec import milliseconds, shortstr
 from .v091.properties import read_properties, write_properties
@@ -23,8 +24,8 @@ class Received:
         octets = memoryview(bytearray(message.size))
         pool.read_at(message, 0, message.size, octets, 0)
         key = 1 + octets[0]
-        self.exchange = str(octets[1:key], "utf-8")
-        self.routing_key = str(octets[key + 1 : message.head], "utf-8")
+        self.exchange = text(bytes(octets[1:key]))
+        self.routing_key = text(bytes(octets[key + 1 : message.head]))
         self.properties = read_properties(octets, message.head)
         self.body = bytes(octets[message.head + message.properties :])
         self.redelivered = redelivered
@@ -35,7 +36,7 @@ def publish(broker, exchange, routing_key, body, properties):
 
     properties  dict by the names of the basic class, or None; delivery_mode 2 makes it persistent
 
-    Raises NotFound for the exchange, ResourceLimitExceeded when there is no memory for it or a
+    Raises NotFound for the exchange, ContentTooLarge, ResourceLimitExceeded when there is no memory for it or a
     queue is full and refuses it, PreconditionFailed or SyntaxFailure for properties that are none.
     """
     if isinstance(body, str):
@@ -46,6 +47,11 @@ def publish(broker, exchange, routing_key, body, properties):
     ttl_ms = -1
     if properties.get("expiration") is not None:
         ttl_ms = milliseconds(shortstr(properties["expiration"])[1:])
+    if len(encoded) > broker.properties_max or len(body) > broker.message_max:
+        raise ContentTooLarge(
+            "%d octets of properties and %d of body, at most %d and %d are taken"
+            % (len(encoded), len(body), broker.properties_max, broker.message_max)
+        )
     route = broker.route(memoryview(head), 0, len(head))
     if broker.entries_for(route, route.stamp) > broker.entries.free - broker.promised:
         raise ResourceLimitExceeded("no room for another delivery")

@@ -134,13 +134,15 @@ class Node:
         # Late, here and below: a board whose code uses no broker calls never pays for them.
         from .local import publish
 
+        self.reactor.hurry()
         return publish(self.broker, exchange, routing_key, body, properties)
 
     def subscribe(self, queue, callback):
         """Call *callback*(message) from step() for each message of the existing *queue*.
 
         The message (see local.Received) is acknowledged when the callback returns; when it raises,
-        the message comes once more, and is dropped and counted the second time. Raises NotFound.
+        the message comes once more, and is dropped and counted the second time. Raises NotFound,
+        AccessRefused when a consumer is exclusive, ResourceLimitExceeded.
         """
         from .local import Subscriber
 

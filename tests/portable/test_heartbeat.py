@@ -81,7 +81,7 @@ def test_a_peer_that_does_not_read_is_cut_in_the_end():
     peer = world.connect().login(heartbeat=10).open(1)
     peer.queue("q")
     peer.reading = False
-    for _ in range(13):
+    for _ in range(14):
         world.wait(5000)
         if not peer.gone:
             peer.send(wire.HEARTBEAT)

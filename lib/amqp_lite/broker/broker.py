@@ -24,11 +24,13 @@ from .table import Table
 # Ticks of a board wrap after 2**30 ms: an age must stay below half of that (6.2 days).
 MAX_TTL_MS = 0x1FFFFFFF if MICROPYTHON else 0xFFFFFFFF
 
+GENERATED = b"amq.gen-"
 REPLY_TO = b"amq.rabbitmq.reply-to"
 REPLY_PREFIX = b"amq.rabbitmq.reply-to."
 
 _QUEUE_NUMBERS = (b"x-message-ttl", b"x-expires", b"x-max-length", b"x-max-length-bytes")
 _ARGUMENTS = 32
+_HEADER_FRAME = 20  # octets of a content header frame besides its properties
 _FAN_OUT = 4  # queues a cached route has room for before it grows, once
 _SHORTSTRS = 512  # octets of exchange and routing key with their length octets, at most
 
@@ -45,9 +47,11 @@ class Broker:
         self.store = store
         self.metrics = Metrics()
         self.now = 0
+        self.committed = True  # the store has what it was given
         self.freed = False  # messages or entries became free since somebody cleared this
         self.pool = Pool(profile["messages"], profile["blocks"], profile["block_size"])
         self.message_max = profile["message_max"]
+        self.properties_max = profile["receive_buffer"] - _HEADER_FRAME
         self.entries = Table(Entry, profile["deliveries"], "delivery")
         self.promised = 0  # entries that half-received messages will take
         self.consumers = Table(Consumer, profile["consumers"], "consumer")
@@ -144,7 +148,7 @@ class Broker:
         """
         made = not name
         if made:
-            name = b"amq.gen-" + hexlify(urandom(9))
+            name = GENERATED + hexlify(urandom(9))
         found = self.queues.get(name)
         if found is None:
             if name.startswith(b"amq.") and not made:
@@ -333,7 +337,8 @@ class Broker:
     def entries_for(self, route, stamp):
         """How many entries a publish by *route*, which had this *stamp* then, may take."""
         if route.by_headers or route.stamp != stamp:
-            return len(self.queues)  # it is found anew when the message is whole
+            # It is found anew when the message is whole.
+            return min(len(self.queues), self.entries.size)
         return route.count
 
     # --- publishing ---
@@ -415,7 +420,7 @@ def check_size(arguments):
 
     A table of small fields takes many times its octets once it is read.
     """
-    if _count(arguments) > _ARGUMENTS:
+    if _count(arguments) > 1 + _ARGUMENTS:  # the table itself counts, too
         raise PreconditionFailed("more than %d arguments" % _ARGUMENTS)
 
 

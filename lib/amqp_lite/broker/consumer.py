@@ -1,6 +1,6 @@
 """A subscription to a queue. Its sink is whoever carries the messages away.
 
-A sink (an AMQP channel, a 1.0 link, a callback on the board) has two methods:
+A sink (an AMQP channel, a 1.0 link, a callback on the board) has three methods:
 
     accepts(consumer, message)  may it be given this message now? Nothing changes.
     deliver(consumer, entry)    take it. `entry` is in no list; unless the consumer is no_ack, the

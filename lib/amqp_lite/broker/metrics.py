@@ -1,6 +1,6 @@
 """Counters. Every drop is counted with its reason."""
 
-_MASK = 0x3FFFFFFF  # they wrap where a small int of a 32-bit board ends
+_MASK = 0x3FFFFFFF  # a snapshot wraps where a small int of a 32-bit board ends
 
 NAMES = (
     "connections_opened", "connections_refused", "logins_refused", "peers_cut",

@@ -75,6 +75,10 @@ class Reactor:
         self._poller.add(listener.sock, listener)
         return listener.port
 
+    def hurry(self):
+        """There is something to do: the next step does not wait."""
+        self._again = True
+
     def connections(self):
         """The engines of all connected peers."""
         return [peer.engine for peer in self._peers]
@@ -93,7 +97,7 @@ class Reactor:
             broker.freed = False
             self._resume()
         # Behind everything that publishes, before everything that confirms.
-        broker.store.commit()
+        broker.committed = broker.store.commit()
         peers = self._peers
         k = len(peers)
         while k:
@@ -193,7 +197,12 @@ class Reactor:
 
     def _accept(self, listener):
         while True:
-            accepted = listener.accept()
+            try:
+                accepted = listener.accept()
+            except (OSError, MemoryError) as error:
+                # Out of files, sockets or memory: whoever waits is accepted when there are some.
+                log.error("nobody accepted: %s", error)
+                return
             if accepted is None:
                 return
             sock, address = accepted
@@ -221,7 +230,8 @@ class Reactor:
     def _make_way(self):
         """The oldest peer without a login goes when there are too many of them."""
         strangers = [peer for peer in self._peers if peer.engine.user is None]
-        if len(strangers) >= self._strangers:
+        full = len(self._free) <= self._spare
+        if strangers and (full or len(strangers) >= self._strangers):
             self._cut(strangers[0], "another peer wants to log in")
 
     def _write(self, peer, now):
@@ -285,8 +295,11 @@ class Reactor:
 
     def _cut(self, peer, why):
         self._broker.metrics.peers_cut += 1
-        self._drop(peer)  # first, there may be no memory for the line
-        log.warning("%s cut: %s", peer.engine.name, why)
+        self._drop(peer)
+        try:
+            log.warning("%s cut: %s", peer.engine.name, why)
+        except MemoryError:
+            pass  # that is why it was cut
 
     def _drop(self, peer):
         sock = peer.sock

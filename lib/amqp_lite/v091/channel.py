@@ -67,7 +67,8 @@ class Channel(Topology):
         self._tags = 0  # for consumer tags we make
         self._confirming = False
         self.published = 0  # publishes to confirm so far, and
-        self.confirmed = 0  # confirmed so far
+        self.accepted = 0  # the last of them that no queue refused, and
+        self.confirmed = 0  # the last one we confirmed
         self.message = None  # being received
         self.receiving = False  # between a publish and the end of its content
         self.body_left = 0
@@ -86,7 +87,6 @@ class Channel(Topology):
     def release(self):
         """Give back all the channel holds: consumers, unacknowledged messages, the half message."""
         self._abandon()
-        broker = self.connection.broker
         self.drop_consumers()
         queues = []
         while self.unacked.tail is not None:
@@ -97,9 +97,6 @@ class Channel(Topology):
             queue.requeue(entry)
             if queue not in queues:
                 queues.append(queue)
-        if self._reply_queue is not None and not self._reply_queue.deleted:
-            broker.delete_queue(self._reply_queue)
-        self._reply_queue = None
         for queue in queues:
             if not queue.deleted:
                 queue.dispatch()
@@ -123,6 +120,8 @@ class Channel(Topology):
         n = stop - i
         connection = self.connection
         broker = connection.broker
+        if (connection.output.later or connection.output.returns) and connection.output.is_behind():
+            return False
         if bits & _IMMEDIATE:
             raise NotImplementedHere("immediate=true")
         try:
@@ -250,7 +249,9 @@ class Channel(Topology):
             self.published += 1
             if queues < 0:
                 self._nack(self.published)
-            connection.unconfirmed = True
+            else:
+                self.accepted = self.published
+                connection.unconfirmed = True
         if not queues and self._mandatory:
             connection.output.add_return(self.number, message)
         else:
@@ -262,8 +263,6 @@ class Channel(Topology):
             ">BHIIQBB", _METHOD, self.number, 13, _BASIC_NACK, sequence, 0, _FRAME_END
         )
         self.connection.output.put(self.number, frame)
-        if self.confirmed == sequence - 1:
-            self.confirmed = sequence
 
     def _abandon(self):
         """Drop the half-received message."""
@@ -317,6 +316,8 @@ class Channel(Topology):
 
     def _detach(self, consumer):
         self.consumers.remove(consumer)
+        if consumer.queue is self._reply_queue:
+            self._reply_queue = None  # it goes with its consumer
         entry = self.unacked.head
         while entry is not None:
             if entry.consumer is consumer:
@@ -367,6 +368,7 @@ class Channel(Topology):
             if last is None:
                 raise PreconditionFailed("unknown delivery tag %d" % tag)
         queue = None
+        queues = []  # dispatched when all are back, or the last would be first
         while last is not None:
             entry = self.unacked.head
             # From the last to the first, so that requeued ones find their place at the head.
@@ -376,9 +378,14 @@ class Channel(Topology):
             elif entry is last:
                 last = None
             if queue is not None and queue is not entry.queue:
-                self._go_on(queue)
+                if not requeue:
+                    self._go_on(queue)
+                elif queue not in queues:
+                    queues.append(queue)
             queue = entry.queue
             self._settle(entry, requeue, rejected)
+        for other in queues:
+            self._go_on(other)
         if queue is not None:
             self._go_on(queue)
 
@@ -487,8 +494,6 @@ class Channel(Topology):
     def on_basic_cancel(self, tag, nowait):
         for consumer in self.consumers:
             if consumer.tag == tag:
-                if consumer.queue is self._reply_queue:
-                    self._reply_queue = None
                 self._drop_consumer(consumer)
                 break
         if not nowait:

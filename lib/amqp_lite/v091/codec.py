@@ -258,7 +258,7 @@ _CLUSTER_ID = const(0x0004)
 
 
 class Properties:
-    """Where the parts of one property list are. One is made per channel engine and reused."""
+    """Where the parts of one property list are. One is made per connection and reused."""
 
     def __init__(self):
         self.persistent = False

@@ -68,10 +68,10 @@ _SHORT_MS = const(200)  # how long a publish may wait for memory before we say c
 _CLOSE_MS = const(2000)  # how long we wait for close-ok
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 # Reply codes that close a channel, not the connection. AMQP 0-9-1 §1.2 "soft errors".
-_SOFT = (311, 313, 403, 404, 405, 406)
+_SOFT = (311, 403, 404, 405, 406)
 _NAMES = {
     311: "CONTENT_TOO_LARGE", 403: "ACCESS_REFUSED", 404: "NOT_FOUND", 405: "RESOURCE_LOCKED",
-    406: "PRECONDITION_FAILED", 320: "CONNECTION_FORCED", 501: "FRAME_ERROR", 502: "SYNTAX_ERROR",
+    406: "PRECONDITION_FAILED", 501: "FRAME_ERROR", 502: "SYNTAX_ERROR",
     503: "COMMAND_INVALID", 504: "CHANNEL_ERROR", 505: "UNEXPECTED_FRAME", 506: "RESOURCE_ERROR",
     530: "NOT_ALLOWED", 540: "NOT_IMPLEMENTED", 541: "INTERNAL_ERROR",
 }  # fmt: skip
@@ -164,13 +164,14 @@ class Connection(FrameReader):
             self._octets += n
             if self._octets > self._login_octets:
                 self.on_garbage(FrameError("%d octets and no login" % self._octets))
-        if self._verdict is None:
-            self.read(buf, n)
+        self.read(buf, n)
 
     def resume(self):
         if self.stalled:
             self.stalled = False
             self._heard = self.broker.now  # nobody listened meanwhile
+            for number in self.channels:
+                self.channels[number].progress = self._heard
             self.read_on()
         if not self.stalled:
             self._short = False
@@ -183,7 +184,7 @@ class Connection(FrameReader):
         """Write what waited for room, for a commit or for a consumer to read on."""
         output = self.output
         flowing = output.pump()
-        if self.unconfirmed:
+        if self.unconfirmed and self.broker.committed:
             self._confirm()
         if flowing and output.starved:
             output.starved = False
@@ -196,10 +197,10 @@ class Connection(FrameReader):
         waiting = False
         for number in self.channels:
             channel = self.channels[number]
-            if channel.confirmed != channel.published and not channel.closing:
-                if self.output.confirm(number, channel.published):
-                    self.broker.metrics.confirmed += channel.published - channel.confirmed
-                    channel.confirmed = channel.published
+            if channel.confirmed != channel.accepted and not channel.closing:
+                if self.output.confirm(number, channel.accepted):
+                    self.broker.metrics.confirmed += channel.accepted - channel.confirmed
+                    channel.confirmed = channel.accepted
                 else:
                     waiting = True
         self.unconfirmed = waiting
@@ -234,7 +235,13 @@ class Connection(FrameReader):
         if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
             return "it does not read"
         if self.stalled:
-            return None  # nobody listens to it
+            # Nobody listens to it. But what it waits for may be what it holds itself, its
+            # acknowledgements behind its publishes; and it may be gone without our notice.
+            if self._short and ticks_diff(now, self._short_since) > patience:
+                for number in self.channels:
+                    if self.channels[number].unacked.count:
+                        return "it waits for memory and holds some"
+            return None
         if beat and ticks_diff(now, self._heard) > 2 * beat:
             return "no octet for two heartbeats"
         if self.amid_frame() and ticks_diff(now, self.progress) > patience:
@@ -378,6 +385,7 @@ class Connection(FrameReader):
             "Login was refused using authentication mechanism %s." % str(mechanism, "utf-8")
         )
         self._limit(delay)
+        self.deaf = True  # until then
 
     def on_tune_ok(self, channel_max, frame_max, heartbeat):
         if channel_max > self._offer_channels:
@@ -433,7 +441,9 @@ class Connection(FrameReader):
     def _open_channel(self, channel, number):
         if self.state != _RUNNING:
             raise CommandInvalid("channel.open before connection.open")
-        if number == 0 or number > self.channel_max:
+        if number == 0:
+            raise CommandInvalid("channel 0 carries only the connection class")
+        if number > self.channel_max:
             raise ChannelFailure("channel %d, channel-max is %d" % (number, self.channel_max))
         if channel is not None:
             if not channel.closing:
@@ -486,6 +496,7 @@ class Connection(FrameReader):
             verdict = self._verdict
             self._verdict = None
             if self._can_fail:
+                self.deaf = False
                 self.on_error(verdict, 0, _CONNECTION_START_OK)
                 return
         elif self.state < _RUNNING:

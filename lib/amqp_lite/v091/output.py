@@ -22,6 +22,7 @@ _BASIC_ACK = const(0x003C0050)
 REPLY_ROOM = const(320)  # octets the longest reply of ours takes: a declare-ok with a long name
 
 _WORTH = const(64)  # octets of body a frame carries at least, but for the last
+_RETURNS = const(4)  # messages that wait to be returned
 _CONFIRM = const(21)  # octets of a basic.ack frame
 
 
@@ -35,8 +36,8 @@ class Output:
         self.view = memoryview(self.buffer)
         self.size = size
         self._broker = broker
-        self._later = []  # method frames that found no room
-        self._returns = []  # (channel number, message) for basic.return
+        self.later = []  # method frames that found no room
+        self.returns = []  # (channel number, message) for basic.return
         self.body = None  # message whose body is half sent
         self.reset()
 
@@ -59,10 +60,10 @@ class Output:
         if self.body is not None:
             self._release(self.body)
             self.body = None
-        for _, message in self._returns:
+        for _, message in self.returns:
             self._release(message)
-        self._returns.clear()
-        self._later.clear()
+        self.returns.clear()
+        self.later.clear()
         self._mark = None
 
     def sent(self, n):
@@ -75,26 +76,33 @@ class Output:
 
     def pump(self):
         """Write what waited for room. True when deliveries may go on."""
-        while self._later and self.body is None:
-            if len(self._later[0]) > self.size - self.pending:
+        while self.later and self.body is None:
+            if len(self.later[0]) > self.size - self.pending:
                 return False
-            self._write(self._later.pop(0))
+            self._write(self.later.pop(0))
         if self.body is not None:
             self._send_body()
-        while self._returns and self.body is None:
-            number, message = self._returns[0]
+        while self.returns and self.body is None:
+            number, message = self.returns[0]
             if not self._has_room(message.size + 60):
                 return False
-            self._returns.pop(0)
+            self.returns.pop(0)
             self._send_return(number, message)
-        return self.body is None and not self._later
+        return self.body is None and not self.later
 
     # --- method frames ---
 
+    def is_behind(self):
+        """Whether so much waits for a peer to read that it may cause no more."""
+        return self.later or len(self.returns) >= _RETURNS
+
     def takes_reply(self, number):
         """Whether a method of channel *number* may be acted on: its reply will go out at once."""
-        if self._later or self.size - self.pending < REPLY_ROOM:
+        if self.later or self.size - self.pending < REPLY_ROOM:
             return False
+        for returning, _ in self.returns:
+            if returning == number:
+                return False
         return self.body is None or self._body_number != number
 
     def reply(self, number, method, arguments):
@@ -104,8 +112,8 @@ class Output:
     def put(self, number, frame):
         """Write a whole *frame* of channel *number*, as reply() does."""
         amid = self.body is not None and (number == self._body_number or number == 0)
-        if self._later or amid or len(frame) > self.size - self.pending:
-            self._later.append(frame)
+        if self.later or amid or len(frame) > self.size - self.pending:
+            self.later.append(frame)
         else:
             self._write(frame)
 
@@ -115,13 +123,15 @@ class Output:
         self._wrote(self.pending + n)
 
     def _wrote(self, pending):
+        if not self.pending:
+            self.spoke = self._broker.now  # the peer's time to read begins
         self.written = self.written + pending - self.pending & 0x3FFFFFFF
         self.pending = pending
 
     def confirm(self, number, sequence):
         """basic.ack of all publishes up to *sequence*. False: not now."""
         at = self.pending
-        if self._returns or self._later or self.size - at < _CONFIRM:
+        if self.returns or self.later or self.size - at < _CONFIRM:
             return False
         if self.body is not None and self._body_number == number:
             return False
@@ -136,7 +146,7 @@ class Output:
 
     def fits(self, size):
         """Whether a message of *size* octets, frames included, may be begun now."""
-        if self.body is None and not self._later and self._has_room(size):
+        if self.body is None and not self.later and self._has_room(size):
             return True
         self.starved = True
         return False
@@ -211,7 +221,7 @@ class Output:
 
     def add_return(self, number, message):
         """Send *message* back as unroutable; takes over the caller's reference."""
-        self._returns.append((number, message))
+        self.returns.append((number, message))
 
     def _send_return(self, number, message):
         buffer = self.buffer

@@ -4,6 +4,7 @@ AMQP 0-9-1 §1.6 and §1.7, with RabbitMQ's exchange-to-exchange bindings.
 """
 
 from ..access import CONFIGURE, READ, WRITE
+from ..broker.broker import GENERATED
 from ..broker.exchange import KINDS
 from ..broker.queue import text
 from ..compat import const
@@ -36,6 +37,11 @@ class Topology:
             if kind not in KINDS:
                 raise CommandInvalid("unknown exchange type '%s'" % text(kind))
             self._may(CONFIGURE, name, "exchange")
+            alternate = arguments.get(b"alternate-exchange")
+            if isinstance(alternate, bytes):
+                # What is published here ends there: as if its owner had published it.
+                self._may(READ, name, "exchange")
+                self._may(WRITE, alternate, "exchange")
             broker.declare_exchange(name, KINDS[kind], durable, auto_delete, internal, arguments)
         if not nowait:
             self._reply(_EXCHANGE_DECLARE_OK)
@@ -96,8 +102,7 @@ class Topology:
         if passive:
             queue = self._queue(name)
         else:
-            if name:
-                self._may(CONFIGURE, name, "queue")
+            self._may(CONFIGURE, name or GENERATED, "queue")
             owner = connection if exclusive else None
             found = broker.queues.get(name)
             if found is not None:
