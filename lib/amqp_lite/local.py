@@ -36,8 +36,9 @@ def publish(broker, exchange, routing_key, body, properties):
 
     properties  dict by the names of the basic class, or None; delivery_mode 2 makes it persistent
 
-    Raises NotFound for the exchange, ContentTooLarge, ResourceLimitExceeded when there is no memory for it or a
-    queue is full and refuses it, PreconditionFailed or SyntaxFailure for properties that are none.
+    Raises NotFound for the exchange, ContentTooLarge, ResourceLimitExceeded when there is no
+    memory for it or a queue is full and refuses it, PreconditionFailed or SyntaxFailure for
+    properties that are none.
     """
     if isinstance(body, str):
         body = body.encode()

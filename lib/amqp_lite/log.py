@@ -1,7 +1,7 @@
 """Log lines: printed, and the recent ones kept in RAM.
 
-A caller on a hot path asks `if log.level <= DEBUG:` first; format and arguments come apart, so that
-a line nobody wants is never built. Never give it passwords or bodies.
+A caller on a hot path asks `if log.level <= DEBUG:` first; format and arguments come apart, so
+that a line nobody wants is never built. Never give it passwords or bodies.
 """
 
 from .compat import const

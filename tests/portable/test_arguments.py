@@ -1,4 +1,4 @@
-"""Arguments that are kept are few: a table of small fields takes many times its octets once read."""
+"""Arguments that are kept are few: read, a table of small fields takes many times its octets."""
 
 import wire
 from world import World

@@ -1,4 +1,4 @@
-"""The broker: the tables of queues, exchanges and bindings, and the way of a message to its queues.
+"""The broker: the tables of queues, exchanges and bindings, and a message's way to its queues.
 
 Knows no protocol and no socket. Names and keys are octets; time is `now`, set by whoever turns the
 wheel. Methods raise the errors of errors.py; each protocol engine picks the scope.
@@ -187,7 +187,7 @@ class Broker:
         return self._add_queue(name, False, None, True, {})
 
     def delete_queue(self, queue):
-        """Delete it; waiting messages are dropped, consumers told, held entries die when settled."""
+        """Delete it: waiting messages are dropped, consumers told, held ones die when settled."""
         del self.queues[queue.name]
         queue.deleted = True
         self._unbind_destination(queue)
@@ -211,7 +211,8 @@ class Broker:
     def bind(self, source, destination, key, arguments):
         """Bind *destination*, a queue or an exchange, to *source*; doing it twice changes nothing.
 
-        Raises AccessRefused for the default exchange, ResourceLimitExceeded when the table is full.
+        Raises AccessRefused for the default exchange, PreconditionFailed for its arguments,
+        ResourceLimitExceeded when the table is full.
         """
         if source.kind == DEFAULT or (
             isinstance(destination, Exchange) and destination.kind == DEFAULT

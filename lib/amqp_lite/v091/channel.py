@@ -85,7 +85,7 @@ class Channel(Topology):
         self._clear(connection, number)
 
     def release(self):
-        """Give back all the channel holds: consumers, unacknowledged messages, the half message."""
+        """Give back all it holds: consumers, unacknowledged messages, the half message."""
         self._abandon()
         self.drop_consumers()
         queues = []
@@ -120,7 +120,8 @@ class Channel(Topology):
         n = stop - i
         connection = self.connection
         broker = connection.broker
-        if (connection.output.later or connection.output.returns) and connection.output.is_behind():
+        output = connection.output
+        if (output.later or output.returns) and output.is_behind():
             return False
         if bits & _IMMEDIATE:
             raise NotImplementedHere("immediate=true")

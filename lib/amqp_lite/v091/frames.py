@@ -5,8 +5,8 @@ A frame (AMQP 0-9-1 §4.2.3), numbers big-endian:
     | type 1 | channel 2 | size 4 | payload | 0xCE |
 
 Method and header frames are read in place once they are whole, so they must fit in the receive
-buffer. Body frames are not kept: their octets go on as they come, whatever their size. What is left
-of a read, an incomplete frame, waits in `_hold`.
+buffer. Body frames are not kept: their octets go on as they come, whatever their size. What is
+left of a read, an incomplete frame, waits in `_hold`.
 """
 
 from ..compat import const, copy, u16, u32, zeros
@@ -24,8 +24,8 @@ class FrameReader:
 
     on_method(number, buf, i, end), on_header(...)  the whole frame of a channel. False: it has to
                                     wait, nothing happened. May raise any AMQPError
-    on_body(number, size)           who takes the payload, by on_body(buf, i, n) and, when the frame
-                                    is whole, on_body_frame(); None: nobody. May raise any AMQPError
+    on_body(number, size)           who takes the payload, by on_body(buf, i, n) and, when the
+                                    frame is whole, on_body_frame(); None: nobody. May raise
     on_error(error, number, method) one of them raised it, for a frame of channel *number*
     on_garbage(error)               what came is no frame
     """

@@ -1,8 +1,9 @@
 """What one AMQP 0-9-1 connection has to say: the send buffer and what waits for room in it.
 
-The buffer takes replies at once while they fit. What does not fit waits, in the order pump() serves:
-method frames, the body of the delivery under way, basic.return, confirms. A message longer than the
-buffer is sent in body frames of whatever size there is room for, so nothing ever has to fit whole.
+The buffer takes replies at once while they fit. What does not fit waits, in the order pump()
+serves: method frames, the body of the delivery under way, basic.return, confirms. A message longer
+than the buffer is sent in body frames of whatever size there is room for, so nothing ever has to
+fit whole.
 """
 
 import struct
