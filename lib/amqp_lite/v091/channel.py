@@ -529,7 +529,7 @@ class Channel(Topology):
         broker = self.connection.broker
         block = broker.pool.read(message.first, 0, head, out, at)
         at += head
-        struct.pack_into(">I", out, at, min(queue.ready.count, 0x3FFFFFFF))
+        struct.pack_into(">I", out, at, queue.ready.count)
         output.send_content(self.number, message, at + 4, block)
         broker.metrics.delivered += 1
         if no_ack:

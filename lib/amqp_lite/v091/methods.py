@@ -20,16 +20,16 @@ _METHOD = const(1)
 
 # What a client may send: method -> (handler, signature).
 RECEIVED = {
-    0x000A000B: ("on_start_ok", "FsSs"),  # connection.start_ok
-    0x000A001F: ("on_tune_ok", "HIH"),  # connection.tune_ok
-    0x000A0028: ("on_open", "ssb"),  # connection.open
-    0x000A0032: ("on_close", "HsHH"),  # connection.close
-    0x000A0033: ("on_close_ok", ""),  # connection.close_ok
-    0x0014000A: ("on_channel_open", "s"),  # channel.open
+    0x000A000B: ("on_start_ok", "FsSs"),
+    0x000A001F: ("on_tune_ok", "HIH"),
+    0x000A0028: ("on_open", "ssb"),
+    0x000A0032: ("on_close", "HsHH"),
+    0x000A0033: ("on_close_ok", ""),
+    0x0014000A: ("on_channel_open", "s"),
     0x00140014: ("on_channel_flow", "b"),
-    0x00140015: ("on_channel_flow_ok", "b"),  # channel.flow_ok
-    0x00140028: ("on_channel_close", "HsHH"),  # channel.close
-    0x00140029: ("on_channel_close_ok", ""),  # channel.close_ok
+    0x00140015: ("on_channel_flow_ok", "b"),
+    0x00140028: ("on_channel_close", "HsHH"),
+    0x00140029: ("on_channel_close_ok", ""),
     0x0028000A: ("on_exchange_declare", "HssbbbbbF"),
     0x00280014: ("on_exchange_delete", "Hsbb"),
     0x0028001E: ("on_exchange_bind", "HsssbF"),
@@ -41,10 +41,10 @@ RECEIVED = {
     0x00320032: ("on_queue_unbind", "HsssF"),
     0x003C000A: ("on_basic_qos", "IHb"),
     0x003C0014: ("on_basic_consume", "HssbbbbF"),
-    0x003C001E: ("on_basic_cancel", "sb"),  # basic.cancel
-    0x003C001F: ("on_basic_cancel_ok", "s"),  # basic.cancel_ok
-    0x003C0046: ("on_basic_get", "Hsb"),  # basic.get
-    0x003C005A: ("on_basic_reject", "Qb"),  # basic.reject
+    0x003C001E: ("on_basic_cancel", "sb"),
+    0x003C001F: ("on_basic_cancel_ok", "s"),
+    0x003C0046: ("on_basic_get", "Hsb"),
+    0x003C005A: ("on_basic_reject", "Qb"),
     0x003C0064: ("on_basic_recover_async", "b"),
     0x003C006E: ("on_basic_recover", "b"),
     0x0055000A: ("on_confirm_select", "b"),
@@ -60,20 +60,19 @@ NOT_HERE = (
 SENT = {
     0x000A000A: "BBFSS",  # connection.start
     0x000A001E: "HIH",  # connection.tune
-    0x000A0029: "s",  # connection.open_ok
+    0x000A0029: "s",  # connection.open-ok
     0x000A0032: "HsHH",  # connection.close
     0x000A003C: "s",  # connection.blocked
-    0x0014000B: "S",  # channel.open_ok
-    0x00140015: "b",  # channel.flow_ok
+    0x0014000B: "S",  # channel.open-ok
+    0x00140015: "b",  # channel.flow-ok
     0x00140028: "HsHH",  # channel.close
-    0x0032000B: "sII",  # queue.declare_ok
-    0x0032001F: "I",  # queue.purge_ok
-    0x00320029: "I",  # queue.delete_ok
-    0x003C0015: "s",  # basic.consume_ok
+    0x0032000B: "sII",  # queue.declare-ok
+    0x0032001F: "I",  # queue.purge-ok
+    0x00320029: "I",  # queue.delete-ok
+    0x003C0015: "s",  # basic.consume-ok
     0x003C001E: "sb",  # basic.cancel
-    0x003C001F: "s",  # basic.cancel_ok
-    0x003C0032: "Hsss",  # basic.return
-    0x003C0048: "s",  # basic.get_empty
+    0x003C001F: "s",  # basic.cancel-ok
+    0x003C0048: "s",  # basic.get-empty
 }
 
 
