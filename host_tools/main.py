@@ -47,6 +47,13 @@ def _parser():
     run.add_argument("--host", help="listen on this address only")
     run.add_argument("--port", type=_port, help="listen on this port only; 0: any free one")
     run.add_argument("--profile", metavar="NAME", help="the sizes of this board; see board/")
+    store = run.add_mutually_exclusive_group()
+    store.add_argument(
+        "--store", metavar="FILE", help="where durable messages are kept (amqp-lite.ring)"
+    )
+    store.add_argument(
+        "--no-store", action="store_true", help="in RAM: nothing survives the end of the broker"
+    )
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     run.add_argument(
         "--micropython", action="store_true", help="run it on MicroPython, with a board's heap"

@@ -21,6 +21,11 @@ Ctrl-C ends it.
 """
 
 
+_STORE = "amqp-lite.ring"
+_STORE_OCTETS = 64 << 20
+_BOARD_OCTETS = 256 << 10
+
+
 def do_run(args):
     # Both signals end it as KeyboardInterrupt, also when a shell started us with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +38,7 @@ def do_run(args):
         settings, profile = read_config(args.config, **changes)
         if args.host is not None or args.port is not None:
             settings["listeners"] = [_listener(settings["listeners"], args.host, args.port)]
+        settings["store"] = _store(settings["store"], args)
         if args.micropython:
             from .micropython import serve
         else:
@@ -40,6 +46,18 @@ def do_run(args):
         serve(settings, profile)
     except KeyboardInterrupt:
         print("ended")
+
+
+def _store(configured, args):
+    """Where durable messages are kept: as asked for, else as configured, else a file here."""
+    if args.no_store:
+        return None
+    if configured is not None and args.store is None:
+        return configured
+    store = {"kind": "file", "path": args.store or _STORE, "size": _STORE_OCTETS}
+    if args.micropython:
+        store.update(size=_BOARD_OCTETS, sector_size=4096, page_size=256)
+    return store
 
 
 def _listener(listeners, host, port):

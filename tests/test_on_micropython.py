@@ -14,7 +14,7 @@ from host_tools.micropython import find_micropython
 
 PORTABLE = Path(__file__).parent / "portable"
 LIB = Path(__file__).parent.parent / "lib"
-HEAP = "400k"
+HEAP = "600k"
 SECONDS = 120
 
 

@@ -1,10 +1,16 @@
 """compat.py for CPython, and the description of every name both have."""
 
+import errno
+import os
 import selectors
 import socket
-from binascii import crc32
+from binascii import crc32 as _crc32
 from mmap import mmap
 from time import monotonic_ns
+
+_pwrite = getattr(os, "pwrite", None)  # not on Windows
+_preadv = getattr(os, "preadv", None)
+_datasync = getattr(os, "fdatasync", os.fsync)
 
 
 def const(value):
@@ -46,7 +52,7 @@ def equal(buf, i, key, n):
 
 def hash_octets(buf, i, n):
     """A hash below 2**30 of *n* octets; the same within one run only."""
-    return crc32(buf[i : i + n]) & 0x3FFFFFFF
+    return _crc32(buf[i : i + n]) & 0x3FFFFFFF
 
 
 def find_octet(buf, i, end, octet):
@@ -177,3 +183,117 @@ def print_error(error, write):
     import traceback
 
     write("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+
+
+def crc32(crc, buf, i, n):
+    """Go on with the CRC-32 in the four octets *crc*, big-endian, over *n* octets from *i*.
+
+    Four zero octets begin one. It stays in octets, because an object of a 32-bit board would need
+    heap memory for it.
+    """
+    crc[:] = _crc32(buf[i : i + n], int.from_bytes(crc, "big")).to_bytes(4, "big")
+
+
+def fill(buf, i, n, octet):
+    """Set *n* octets from *i* to *octet*."""
+    buf[i : i + n] = bytes((octet,)) * n
+
+
+def same(a, i, b, j, n):
+    """Whether *n* octets of *a* from *i* are those of *b* from *j*."""
+    return a[i : i + n] == b[j : j + n]
+
+
+def is_blank(buf, i, n):
+    """Whether the *n* octets from *i* are all 0xFF, as flash is after an erase."""
+    return buf[i : i + n] == b"\xff" * n
+
+
+def newest_upto(orders, n, order):
+    """Index of the largest of the first *n* numbers in *orders* from 1 to *order*; -1: none."""
+    best = max([value for value in orders if value <= order], default=0)
+    return orders.index(best) if best else -1
+
+
+def oldest_from(orders, n, order):
+    """Index of the smallest of the first *n* numbers in *orders* that is >= *order*, which is
+    above 0; -1: none."""
+    best = min([value for value in orders if value >= order], default=0)
+    return orders.index(best) if best else -1
+
+
+def open_exclusive(path):
+    """The file at *path* to read and write without a buffer, made when there is none.
+
+    Raises OSError, EBUSY when it is open already (elsewhere or here; not on Windows).
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    file = os.fdopen(fd, "r+b", 0)
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:  # Windows
+        return file
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_file(file, position, view):
+    """Fill *view* with the octets of *file* from *position*; at the end of it, with fewer."""
+    if _preadv is None:
+        file.seek(position)
+        file.readinto(view)
+    else:
+        _preadv(file.fileno(), (view,), position)
+
+
+def write_file(file, position, buf, i, n):
+    """Write the *n* octets of *buf* from *i* to *position* of *file*. Raises OSError."""
+    if _pwrite is None:
+        file.seek(position)
+        done = file.write(buf[i : i + n])
+    else:
+        done = _pwrite(file.fileno(), buf[i : i + n], position)
+    if done < n:
+        # The system says why it stopped when it is asked for the rest.
+        write_file(file, position + done, buf, i + done, n - done)
+
+
+def sync_file(file):
+    """What was written to *file* survives a power cut. Raises OSError."""
+    _datasync(file.fileno())
+
+
+def sync_entry(path):
+    """So does that *path* was made or removed. Raises OSError."""
+    if os.name == "nt":
+        return  # folders cannot be opened there
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def apply_patches(entries, n, buf, at, start, size):
+    """Clear bits in the *size* octets at *at* of *buf*, which are those of a sector from *start*.
+
+    entries  *n* octets: offset in the sector u16, bits to clear u8, 0x5A ^ the three before.
+             What does not match that counts as none.
+
+    Returns the largest offset in them, -1 when there is none.
+    """
+    last = -1
+    for k in range(0, n - 3, 4):
+        offset = entries[k] << 8 | entries[k + 1]
+        if entries[k] ^ entries[k + 1] ^ entries[k + 2] ^ entries[k + 3] == 0x5A:
+            last = max(last, offset)
+            if start <= offset < start + size:
+                buf[at + offset - start] &= ~entries[k + 2]
+    return last

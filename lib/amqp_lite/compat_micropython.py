@@ -9,6 +9,7 @@ import hashlib
 import select
 import socket
 import sys
+from array import array
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT  # noqa: F401 (re-exported)
 from time import ticks_add, ticks_diff, ticks_ms  # noqa: F401 (re-exported)
 
@@ -194,3 +195,147 @@ def heap_free():
 
 def print_error(error, write):
     sys.print_exception(error)
+
+
+_CRC_TABLE = array("I", [0] * 16)  # of half an octet: a table of 256 would take a kilobyte
+
+
+def _fill_crc_table():
+    for k in range(16):
+        c = k
+        for _ in range(4):
+            c = c >> 1 ^ 0xEDB88320 if c & 1 else c >> 1
+        _CRC_TABLE[k] = c
+
+
+_fill_crc_table()
+
+
+@micropython.viper
+def _crc32(table, crc, buf, i: int, n: int):
+    # The register has 32 bits, which an object would only hold on the heap: it stays in octets.
+    t = ptr32(table)
+    s = ptr8(crc)
+    p = ptr8(buf)
+    mask = uint(0xFFFFFFFF)
+    c = (uint(s[0]) << 24 | uint(s[1]) << 16 | uint(s[2]) << 8 | uint(s[3])) ^ mask
+    end = i + n
+    while i < end:
+        c ^= uint(p[i])
+        c = (uint(t[int(c & uint(15))]) & mask) ^ (c >> 4)
+        c = (uint(t[int(c & uint(15))]) & mask) ^ (c >> 4)
+        i += 1
+    c ^= mask
+    s[0] = int(c >> 24)
+    s[1] = int(c >> 16)
+    s[2] = int(c >> 8)
+    s[3] = int(c)
+
+
+def crc32(crc, buf, i, n):
+    _crc32(_CRC_TABLE, crc, buf, i, n)
+
+
+@micropython.viper
+def fill(buf, i: int, n: int, octet: int):
+    p = ptr8(buf)
+    end = i + n
+    while i < end:
+        p[i] = octet
+        i += 1
+
+
+@micropython.viper
+def same(a, i: int, b, j: int, n: int) -> bool:
+    p = ptr8(a)
+    q = ptr8(b)
+    k = 0
+    while k < n:
+        if p[i + k] != q[j + k]:
+            return False
+        k += 1
+    return True
+
+
+@micropython.viper
+def is_blank(buf, i: int, n: int) -> bool:
+    p = ptr8(buf)
+    end = i + n
+    while i < end:
+        if p[i] != 0xFF:
+            return False
+        i += 1
+    return True
+
+
+@micropython.viper
+def newest_upto(orders, n: int, order: int) -> int:
+    p = ptr32(orders)
+    found = -1
+    best = 0
+    k = 0
+    while k < n:
+        if p[k] > best and p[k] <= order:
+            best = p[k]
+            found = k
+        k += 1
+    return found
+
+
+@micropython.viper
+def oldest_from(orders, n: int, order: int) -> int:
+    p = ptr32(orders)
+    found = -1
+    best = 0x3FFFFFFF
+    k = 0
+    while k < n:
+        if p[k] >= order and p[k] < best and p[k] > 0:
+            best = p[k]
+            found = k
+        k += 1
+    return found
+
+
+def open_exclusive(path):
+    try:
+        return open(path, "r+b", 0)
+    except OSError as error:
+        if error.errno != 2:  # ENOENT
+            raise
+    return open(path, "w+b", 0)
+
+
+def read_file(file, position, view):
+    file.seek(position)
+    file.readinto(view)
+
+
+def write_file(file, position, buf, i, n):
+    file.seek(position)
+    file.write(buf, i, n)
+
+
+def sync_file(file):
+    file.flush()  # littlefs commits then, the Unix port calls fsync()
+
+
+def sync_entry(path):
+    pass  # littlefs is never late with it
+
+
+@micropython.viper
+def apply_patches(entries, n: int, buf, at: int, start: int, size: int) -> int:
+    p = ptr8(entries)
+    q = ptr8(buf)
+    last = -1
+    k = 0
+    while k + 4 <= n:
+        if p[k] ^ p[k + 1] ^ p[k + 2] ^ p[k + 3] == 0x5A:
+            offset = p[k] << 8 | p[k + 1]
+            if offset > last:
+                last = offset
+            i = offset - start
+            if 0 <= i and i < size:
+                q[at + i] &= 0xFF ^ p[k + 2]
+        k += 4
+    return last

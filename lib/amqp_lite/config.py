@@ -99,6 +99,13 @@ def _profile(value, path):
         _name(value, path)
 
 
+def _store(value, path):
+    if value is not None:
+        from .store.open import check_store  # late: most settings come without
+
+        check_store(value, path)
+
+
 # The hash of "guest".
 _GUEST = {
     "password_hash": "YW1xcNtq+YSZ3Gp9l3n9Hwu0AShQoKMVtCuQUm5bIAI4+TfE",
@@ -149,6 +156,7 @@ _CONFIGURATION = (
     ("device", _name, "amqp-lite"),
     ("profile", _profile, "linux"),
     ("limits", check_numbers, {}),
+    ("store", _store, None),
     ("vhost", _name, "/"),
     ("log_level", "debug info warning error", "info"),
     ("listeners", [_LISTENER], ({},)),

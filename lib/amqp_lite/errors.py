@@ -19,6 +19,10 @@ class AMQPError(Exception):
         self.text = text
 
 
+class StoreDamaged(AMQPError):
+    """What was stored cannot be read any more."""
+
+
 class ContentTooLarge(AMQPError):
     """The body is longer than this broker takes."""
 

@@ -30,6 +30,7 @@ FIELDS = (
     ("block_size", 1024, 16, 65536),  # octets; a message is a chain of blocks
     ("blocks", 16384, 1, _ANY),
     ("message_max", 8388608, 1, _ANY),  # octets of the longest body
+    ("stored_max", 134217728, 0, _ANY),  # likewise, for durable queues alone, which stores it
     ("routes", 128, 1, 65536),  # cached: the queues an exchange and routing key lead to
     ("route_key", 128, 4, 512),  # octets of exchange and routing key worth caching
     ("output_budget", 0, 0, _ANY),  # octets under way over all connections; 0: no limit
@@ -138,15 +139,15 @@ def bill(profile, word=4):
         ("code", 1, CODE),
         ("one of each", 1, _SINGLE * word),
         ("blocks", profile["blocks"], profile["block_size"] + 2),
-        ("messages", profile["messages"], item(11)),
-        ("deliveries", profile["deliveries"], item(10)),
+        ("messages", profile["messages"], item(12)),
+        ("deliveries", profile["deliveries"], item(11)),
         ("connections", connections, connection),
         ("receive buffers", connections + 2, octets(profile["receive_buffer"]) + block),
         ("send buffers", connections, octets(profile["send_buffer"]) + block),
         ("channels", profile["channels"], item(25) + entry_list + items(0)),
-        ("exchanges", profile["exchanges"], item(10) + items(0) + block + word),
-        ("queues", profile["queues"], item(21) + entry_list + items(0) + block),
-        ("bindings", profile["bindings"], item(6)),
+        ("exchanges", profile["exchanges"], item(12) + items(0) + block + word),
+        ("queues", profile["queues"], item(27) + entry_list + items(0) + block),
+        ("bindings", profile["bindings"], item(8)),
         ("consumers", profile["consumers"], item(9)),
         ("names", named + 2 * profile["consumers"], octets(_NAME)),
         ("routes", profile["routes"], item(8) + octets(profile["route_key"]) + items(4) + word),

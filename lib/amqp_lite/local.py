@@ -2,7 +2,7 @@
 
 from .broker.queue import text
 from .compat import print_error
-from .errors import ContentTooLarge, ResourceLimitExceeded
+from .errors import ContentTooLarge, ResourceLimitExceeded, StoreDamaged
 from .log import log
 from .v091.codec import milliseconds, shortstr
 from .v091.properties import read_properties, write_properties
@@ -20,9 +20,15 @@ class Received:
     redelivered  bool
     """
 
-    def __init__(self, pool, message, redelivered):
-        octets = memoryview(bytearray(message.size))
-        pool.read_at(message, 0, message.size, octets, 0)
+    def __init__(self, broker, message, redelivered):
+        octets = memoryview(bytearray(message.head + message.properties + message.body))
+        broker.pool.read_at(message, 0, message.size, octets, 0)
+        if message.chain is not None:
+            self.part_order = 0  # a cursor
+            if not broker.store.read_body(
+                self, message.chain, message.body, octets, message.size
+            ):
+                raise StoreDamaged("a stored body cannot be read")
         key = 1 + octets[0]
         self.exchange = text(bytes(octets[1:key]))
         self.routing_key = text(bytes(octets[key + 1 : message.head]))
@@ -54,7 +60,9 @@ def publish(broker, exchange, routing_key, body, properties):
             % (len(encoded), len(body), broker.properties_max, broker.message_max)
         )
     route = broker.route(memoryview(head), 0, len(head))
-    if broker.entries_for(route, route.stamp) > broker.entries.free - broker.promised:
+    persistent = properties.get("delivery_mode") == 2
+    needed = broker.entries_for(route, route.stamp, persistent)
+    if needed > broker.entries.free - broker.promised:
         raise ResourceLimitExceeded("no room for another delivery")
     message = broker.pool.begin(len(head) + len(encoded) + len(body))
     if message is None:
@@ -64,7 +72,7 @@ def publish(broker, exchange, routing_key, body, properties):
     message.head = len(head)
     message.properties = len(encoded)
     message.body = len(body)
-    message.persistent = properties.get("delivery_mode") == 2
+    message.persistent = persistent
     message.ttl_ms = ttl_ms
     queues = broker.publish(message, route, route.stamp)
     broker.pool.release(message)
@@ -101,11 +109,11 @@ class Subscriber:
         queue = entry.queue
         self._broker.metrics.delivered += 1
         try:
-            self._callback(Received(self._broker.pool, entry.message, entry.redelivered))
+            self._callback(Received(self._broker, entry.message, entry.tries > 0))
         except Exception as error:  # the application's, which may not stop the broker
             print_error(error, log.error)
             self._broker.metrics.callback_errors += 1
-            if not entry.redelivered and self.consumer is not None:
+            if not entry.tries and self.consumer is not None:
                 # Once more, in the next step; a second failure drops it.
                 left = 0
                 queue.requeue(entry)

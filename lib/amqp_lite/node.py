@@ -12,12 +12,12 @@ from .broker.broker import Broker
 from .broker.exchange import KINDS
 from .broker.table import Table
 from .compat import heap_free, ticks_ms, unload
-from .errors import ConfigError
+from .errors import ConfigError, PreconditionFailed
 from .log import log
 from .net.reactor import Reactor
 from .store.ram import RamStore
 from .v091.channel import Channel
-from .v091.codec import match_headers
+from .v091.codec import match_headers, read_table, write_table
 from .v091.connection import Connection
 
 
@@ -42,11 +42,10 @@ class Node:
         profile = complete(profile, settings["limits"])
         check(profile)
         check_room(settings, profile)
-        unload("config", "limits", "checks")
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]
         self.profile = profile
-        self.broker = Broker(profile, RamStore(), match_headers)
+        self.broker = Broker(profile, _open_store(settings["store"], profile), match_headers)
         self.running = False
         self._started = ticks_ms()
         self._subscribers = []
@@ -67,22 +66,35 @@ class Node:
             profile["stack_send"],
         )
         self._declare(settings)
+        unload("config", "limits", "checks", "store.open")
         for listener in settings["listeners"]:
             port = self.reactor.listen(listener["host"], listener["port"])
             print("listening on %s:%d" % (listener["host"], port))
 
     def _declare(self, settings):
+        """Declare what the configuration has; it counts where the store has it otherwise."""
         broker = self.broker
         for row in settings["exchanges"]:
-            broker.declare_exchange(
+            declaration = (
                 row["name"].encode(), KINDS[row["type"].encode()], row["durable"],
                 row["auto_delete"], row["internal"], octets(row["arguments"]),
             )  # fmt: skip
+            try:
+                broker.declare_exchange(*declaration)
+            except PreconditionFailed:
+                log.warning("exchange '%s' was stored otherwise: it is made anew", row["name"])
+                broker.delete_exchange(declaration[0])
+                broker.declare_exchange(*declaration)
         for row in settings["queues"]:
-            broker.declare_queue(
-                row["name"].encode(), row["durable"], None, row["auto_delete"],
-                octets(row["arguments"]),
-            )  # fmt: skip
+            name = row["name"].encode()
+            arguments = octets(row["arguments"])
+            try:
+                broker.declare_queue(name, row["durable"], None, row["auto_delete"], arguments)
+            except PreconditionFailed:
+                log.warning("queue '%s' was stored otherwise: it is changed", row["name"])
+                queue = broker.queue(name)
+                queue.auto_delete = row["auto_delete"]
+                broker.change_queue(queue, arguments)
         for row in settings["bindings"]:
             find = broker.queue if row["destination_type"] == "queue" else broker.exchange
             broker.bind(
@@ -124,8 +136,9 @@ class Node:
         self.running = False
 
     def close(self):
-        """Hang up on everybody and stop listening."""
+        """Hang up on everybody, stop listening, and make safe what is in the store."""
         self.reactor.close()
+        self.broker.store.close()
 
     # --- for code on the same machine ---
 
@@ -163,15 +176,28 @@ class Node:
             "deliveries_free": broker.entries.free,
             "queues": {
                 str(name, "utf-8"): {
-                    "ready": broker.queues[name].ready.count,
+                    "ready": broker.queues[name].waiting(),
                     "unacked": broker.queues[name].unacked,
                     "consumers": len(broker.queues[name].consumers),
                 }
                 for name in broker.queues
             },
+            "store": broker.store.status(),
             "counters": broker.metrics.snapshot(),
             "log": log.recent(),
         }
+
+
+def _open_store(settings, profile):
+    if settings is None:
+        return RamStore()
+    from .broker.durable import Durable
+    from .store.open import open_device
+    from .store.ring import Ring
+
+    ring = Ring(open_device(settings, "store"))
+    chains = max(8, profile["messages"] // 16)
+    return Durable(ring, write_table, read_table, 512 + profile["receive_buffer"], chains)
 
 
 def octets(value):

@@ -186,7 +186,8 @@ class AmqpLite(Broker):
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         subprocess.run([sys.executable, "-m", "compileall", "-q", "lib", "host_tools"], cwd=ROOT,
                        env=env, check=True, stdout=subprocess.DEVNULL)
-        return command + ["-m", "host_tools", "run", "--port", "0"], env, ROOT
+        store = ["--store", str(self.folder / "store.ring")]
+        return command + ["-m", "host_tools", "run", "--port", "0", *store], env, ROOT
 
     def find_port(self, deadline):
         while True:

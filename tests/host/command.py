@@ -41,6 +41,8 @@ class Broker:
     def __init__(self, log, *arguments, python=(), program=None):
         self._log = log
         command = program or [COMMAND[0], *python, *COMMAND[1:]]
+        if not {"--store", "--no-store"} & set(arguments):
+            arguments += ("--store", log.with_suffix(".ring"))
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
                 [*command, "run", *map(str, arguments)],

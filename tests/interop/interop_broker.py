@@ -120,7 +120,7 @@ def external():
 def start_cpython(directory, profile_name="linux"):
     """Run the command a user runs, with the profile of a gateway if not told otherwise."""
     command = [sys.executable, "-m", "host_tools", "run", "--port", "0"]
-    command += ["--profile", profile_name]
+    command += ["--profile", profile_name, "--store", str(directory / "store.ring")]
     return _start("cpython", command, directory, Limits.of_profile(profile(profile_name)))
 
 
@@ -128,7 +128,11 @@ def start_micropython(directory, micropython, heap=PICO_W_HEAP, changes=()):
     """Run the firmware's main.py with the Pico W's profile and *changes* of its numbers."""
     numbers = dict(profile("pico_w"), **dict(changes))
     listener = {"host": "127.0.0.1", "port": _free_port()}
-    settings = {"device": "interop", "profile": numbers, "listeners": [listener]}
+    store = {
+        "kind": "file", "path": str(directory / "store.ring"), "size": 256 << 10,
+        "sector_size": 4096, "page_size": 256,
+    }
+    settings = {"device": "interop", "profile": numbers, "listeners": [listener], "store": store}
     config = directory / "config.json"
     config.write_text(json.dumps(settings))
     command = [micropython, "-X", "heapsize=" + heap, "firmware/main.py", str(config)]

@@ -58,7 +58,7 @@ def test_nothing_is_confirmed_before_the_store_has_committed():
     engine = peer.engine
     engine.feed(memoryview(octets), len(octets))
     assert engine.output.pending == 0
-    assert world.broker.store.uncommitted == 1
+    assert world.broker.store.ring.uncommitted
     world.run()
     assert confirms(peer.take()) == [("basic.ack", 1, 1)]
 

@@ -9,12 +9,14 @@ import struct
 import wire
 from amqp_lite.access import Access
 from amqp_lite.broker.broker import Broker
+from amqp_lite.broker.durable import Durable
 from amqp_lite.broker.table import Table
 from amqp_lite.compat import ticks_add
 from amqp_lite.log import log
-from amqp_lite.store.ram import RamStore
+from amqp_lite.store.device import RamFlash
+from amqp_lite.store.ring import Ring
 from amqp_lite.v091.channel import Channel
-from amqp_lite.v091.codec import match_headers
+from amqp_lite.v091.codec import match_headers, read_table, write_table
 from amqp_lite.v091.connection import Connection
 
 # A Pico W's.
@@ -23,6 +25,7 @@ PROFILE = {
     "receive_buffer": 1024, "send_buffer": 2048, "frame_max": 8192, "heartbeat": 60,
     "exchanges": 12, "queues": 16, "bindings": 32, "consumers": 16, "messages": 64,
     "deliveries": 96, "block_size": 128, "blocks": 192, "message_max": 8192, "routes": 16,
+    "stored_max": 16384,
     "route_key": 64, "output_budget": 6000, "stack_send": 6400, "login_bytes": 4096,
     "login_ms": 10000, "log_lines": 16,
 }  # fmt: skip
@@ -42,13 +45,18 @@ USERS = {
 class World:
     """
     users    rows of the configuration
+    flash    the device under the store; None: a new one in RAM
     numbers  of the profile, where a test needs others
     """
 
-    def __init__(self, users=USERS, **numbers):
+    def __init__(self, users=USERS, flash=None, **numbers):
+        self.numbers = numbers
         self.profile = dict(PROFILE)
         self.profile.update(numbers)
-        self.broker = Broker(self.profile, RamStore(), match_headers)
+        self.flash = flash or RamFlash(16, 1024, 64)
+        scratch = 512 + self.profile["receive_buffer"]
+        store = Durable(Ring(self.flash), write_table, read_table, scratch)
+        self.broker = Broker(self.profile, store, match_headers)
         self.broker.now = 1000
         self.access = Access(users)
         self.channels = Table(Channel, self.profile["channels"], "channel")
@@ -86,7 +94,9 @@ class World:
                 for peer in self.peers:
                     if peer.engine.stalled:
                         peer.engine.resume()
-            self.broker.store.commit()
+            self.broker.committed = self.broker.store.commit()
+            if self.broker.behind:
+                self.broker.catch_up()
             for peer in list(self.peers):
                 peer.engine.pump()
                 if peer.read_some():
@@ -122,8 +132,22 @@ class World:
             "consumers": broker.consumers.free,
             "queues": broker.queue_table.free, "exchanges": broker.exchange_table.free,
             "bindings": broker.bindings.free, "channels": self.channels.free,
-            "stored": broker.store.kept, "names": (len(broker.queues), len(broker.exchanges)),
+            "stored": self.stored(), "names": (len(broker.queues), len(broker.exchanges)),
         }  # fmt: skip
+
+
+    def stored(self):
+        """Slots of the store's pending records, but for the clock's one."""
+        store = self.broker.store
+        store.ring.mark()
+        return sum(store.ring.live) - (store._clock_order > 0)
+
+    def restart(self):
+        """The same broker after a power cut: another world on the same flash. This one is over."""
+        for peer in self.peers:
+            peer.engine = None  # a board has memory for one
+        self.broker = self.access = self.channels = self.engines = None
+        return World(flash=self.flash, **self.numbers)
 
 
 class Peer:

@@ -8,11 +8,7 @@ from binascii import hexlify
 from os import urandom
 
 from ..compat import MICROPYTHON, find_name, ticks_diff
-from ..errors import (
-    AccessRefused,
-    NotFound,
-    PreconditionFailed,
-)
+from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded
 from .consumer import Consumer
 from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
 from .message import Pool
@@ -38,7 +34,7 @@ _SHORTSTRS = 512  # octets of exchange and routing key with their length octets,
 class Broker:
     """
     profile        the numbers of limits.py
-    store          see store/ram.py
+    store          durable.py's, or the one of store/ram.py
     match_headers  function(binding, buf, start, end): whether the encoded properties in
                    buf[start:end] satisfy the arguments of *binding*
     """
@@ -48,6 +44,8 @@ class Broker:
         self.metrics = Metrics()
         self.now = 0
         self.committed = True  # the store has what it was given
+        self.behind = False  # messages in the store wait for consumers that are there
+        self.inherited = 0  # places of earlier sessions have this order or a lower one
         self.freed = False  # messages or entries became free since somebody cleared this
         self.pool = Pool(profile["messages"], profile["blocks"], profile["block_size"])
         self.message_max = profile["message_max"]
@@ -59,15 +57,23 @@ class Broker:
         self.exchange_table = Table(Exchange, profile["exchanges"], "exchange")
         self.bindings = Table(Binding, profile["bindings"], "binding")
         self.queues = {}
+        self._numbers = {}  # queues by their number in the store
         self.exchanges = {}
         self._routes = RouteCache(profile["routes"], profile["route_key"], _FAN_OUT)
         self._route = Route(0, _FAN_OUT)  # of a message whose headers decide
         self._stack = [None] * profile["exchanges"]
+        self._stored_in = [0] * profile["queues"]  # queue numbers of the message being published
+        # Longer ones are stored as they come, where only durable queues get them.
+        self.stream_from = profile["blocks"] * profile["block_size"] // 16
+        self.stored_max = profile["stored_max"]
         self._visit = 0
         self._head = bytearray(_SHORTSTRS + profile["receive_buffer"])
         self._match_headers = match_headers
         for name, kind in PREDECLARED:
             self._add_exchange(name, kind, {}).durable = True
+        store.restore(self)
+        if store.keeps:
+            self.inherited = store.ring.newest
 
     # --- exchanges ---
 
@@ -101,6 +107,12 @@ class Broker:
             found.durable = durable
             found.auto_delete = auto_delete
             found.internal = internal
+            if durable and self.store.keeps:
+                try:
+                    self.store.define_exchange(found)
+                except ResourceLimitExceeded:
+                    self._remove_exchange(found)
+                    raise
         elif (found.kind, found.durable, found.auto_delete, found.internal) != (
             kind, durable, auto_delete, internal,
         ) or found.arguments != arguments:  # fmt: skip
@@ -122,13 +134,27 @@ class Broker:
             raise AccessRefused("exchange '%s' cannot be deleted" % text(name))
         if if_unused and exchange.bindings:
             raise PreconditionFailed("exchange '%s' in vhost '/' in use" % text(name))
-        del self.exchanges[name]
+        # What refers to a definition goes before it.
         for binding in exchange.bindings:
+            self.store.forget(binding)
             self.bindings.give(binding)
         exchange.bindings.clear()
         self._unbind_destination(exchange)
+        self._remove_exchange(exchange)
+
+    def _remove_exchange(self, exchange):
+        self.store.forget(exchange)
+        del self.exchanges[exchange.name]
         self._routes.forget()
         self.exchange_table.give(exchange)
+
+    def restore_exchange(self, name, kind, auto_delete, internal, arguments):
+        """An exchange as the store has it. Raises ResourceLimitExceeded."""
+        exchange = self._add_exchange(name, kind, arguments)
+        exchange.durable = True
+        exchange.auto_delete = auto_delete
+        exchange.internal = internal
+        return exchange
 
     # --- queues ---
 
@@ -169,7 +195,7 @@ class Broker:
         found.used_at = self.now
         return found
 
-    def _add_queue(self, name, durable, owner, auto_delete, arguments):
+    def _make_queue(self, name, durable, owner, auto_delete, arguments):
         queue = self.queue_table.take()
         queue.reset(name, arguments)
         queue.broker = self
@@ -180,6 +206,43 @@ class Broker:
         self.queues[name] = queue
         self._routes.forget()
         return queue
+
+    def _add_queue(self, name, durable, owner, auto_delete, arguments):
+        queue = self._make_queue(name, durable, owner, auto_delete, arguments)
+        if durable and owner is None and self.store.keeps:
+            try:
+                self.store.define_queue(queue)
+            except ResourceLimitExceeded:
+                del self.queues[name]
+                self._routes.forget()
+                self.queue_table.give(queue)
+                raise
+            queue.order = self.store.ring.newest
+            self._numbers[queue.number] = queue
+        return queue
+
+    def restore_queue(self, name, number, auto_delete, arguments):
+        """A durable queue as the store has it. Raises ResourceLimitExceeded."""
+        queue = self._make_queue(name, True, None, auto_delete, arguments)
+        queue.number = number
+        self._numbers[number] = queue
+        return queue
+
+    def numbered(self, number):
+        """The queue that has this *number* in the store, or None."""
+        return self._numbers.get(number)
+
+    def change_queue(self, queue, arguments):
+        """Give the durable *queue* other arguments. Raises as declare_queue() does."""
+        check_queue_arguments(arguments)
+        before = queue.arguments
+        queue.configure(arguments)
+        if queue.number >= 0:
+            try:
+                self.store.redefine_queue(queue)
+            except ResourceLimitExceeded:
+                queue.configure(before)
+                raise
 
     def reply_queue(self):
         """The queue behind one direct reply-to consumer; it goes with its consumer."""
@@ -193,6 +256,9 @@ class Broker:
         self._unbind_destination(queue)
         self._routes.forget()
         self.metrics.dropped_queue_deleted += queue.purge()
+        if queue.number >= 0:
+            del self._numbers[queue.number]
+            self.store.forget_queue(queue)
         while queue.consumers:
             consumer = queue.consumers[0]
             consumer.sink.cancelled(consumer)
@@ -226,8 +292,22 @@ class Broker:
                 return
         binding = self.bindings.take()
         binding.bind(source, destination, isinstance(destination, Exchange), key, arguments)
+        if self.store.keeps and source.durable and _is_stored(destination):
+            try:
+                self.store.define_binding(binding)
+            except ResourceLimitExceeded:
+                self.bindings.give(binding)
+                raise
         source.bindings.append(binding)
         self._routes.forget()
+
+    def restore_binding(self, source, destination, key, arguments):
+        """A binding as the store has it. Raises ResourceLimitExceeded."""
+        binding = self.bindings.take()
+        binding.bind(source, destination, isinstance(destination, Exchange), key, arguments)
+        source.bindings.append(binding)
+        self._routes.forget()
+        return binding
 
     def unbind(self, source, destination, key, arguments):
         """Remove the binding; one that does not exist is fine."""
@@ -239,6 +319,7 @@ class Broker:
                 break
 
     def _remove_binding(self, source, binding):
+        self.store.forget(binding)
         source.bindings.remove(binding)
         self.bindings.give(binding)
         self._routes.forget()
@@ -335,12 +416,36 @@ class Broker:
                     stack[depth] = target
                     depth += 1
 
-    def entries_for(self, route, stamp):
+    def entries_for(self, route, stamp, persistent):
         """How many entries a publish by *route*, which had this *stamp* then, may take."""
         if route.by_headers or route.stamp != stamp:
             # It is found anew when the message is whole.
             return min(len(self.queues), self.entries.size)
-        return route.count
+        if not persistent or not self.store.keeps:
+            return route.count
+        needed = 0
+        for k in range(route.count):
+            if route.queues[k].number < 0:
+                needed += 1  # the others can do without
+        return needed
+
+    def is_stored_only(self, route, stamp):
+        """Whether a persistent message by *route* goes to durable queues and nowhere else."""
+        if not self.store.keeps or route.by_headers or route.stamp != stamp or not route.count:
+            return False
+        if route.count > self.store.fan_out:
+            return False  # a body in the store belongs to one record
+        for k in range(route.count):
+            if route.queues[k].number < 0:
+                return False
+        return True
+
+    def is_roomy(self):
+        """Whether there is so much memory that stored messages may stay in it, too."""
+        return (
+            self.pool.available > self.pool.blocks >> 1
+            and self.entries.free - self.promised > self.entries.size >> 1
+        )
 
     # --- publishing ---
 
@@ -357,23 +462,84 @@ class Broker:
         count = route.count
         queues = route.queues
         refused = False
+        durable = message.persistent and self.store.keeps
+        many = 0
         for k in range(count):
-            if not queues[k].push(message):
+            queue = queues[k]
+            if durable and queue.number >= 0 and queue.ttl_of(message):
+                many += 1
+            elif message.chain is not None:
+                if durable and queue.number >= 0:
+                    self.metrics.dropped_expired += 1  # no time to live
+                else:
+                    self.metrics.dropped_no_room += 1  # became transient while its body came
+                    refused = True
+            elif not queue.admits(message) or not queue.push(message, -1):
                 refused = True
+        if many and not self._publish_durable(message, queues, count):
+            refused = True
         if not count:
             self.metrics.unroutable += 1
         return -1 if refused else count
+
+    def _publish_durable(self, message, queues, count):
+        """Store *message* for those of the first *count* queues that survive a restart.
+
+        False: one of them refused it, or the store is full.
+        """
+        store = self.store
+        numbers = self._stored_in
+        taken = True
+        n = 0
+        for k in range(count):
+            queue = queues[k]
+            if queue.number < 0 or not queue.ttl_of(message):
+                continue
+            if not queue.admits(message):
+                taken = False
+                continue
+            numbers[n] = queue.number
+            n += 1
+            if n == store.fan_out:
+                taken = self._store(message, n) and taken
+                n = 0
+        return (not n or self._store(message, n)) and taken
+
+    def _store(self, message, n):
+        """Store *message* once for the first *n* queues of the list, and push it to them."""
+        if not self.store.append(message, self._stored_in, n):
+            self.metrics.dropped_store_full += 1
+            return False
+        for share in range(n):
+            self._numbers[self._stored_in[share]].push(message, share)
+        return True
+
+    def catch_up(self):
+        """Give messages in the store to consumers, once they are safe or there is memory again."""
+        self.behind = False
+        for name in self.queues:
+            queue = self.queues[name]
+            if queue.backlog and queue.consumers:
+                queue.dispatch()
 
     # --- time ---
 
     def tick(self):
         """Drop what has expired. Call it about once a second."""
+        self.store.tick()
         for name in list(self.queues):
             queue = self.queues[name]
             queue.expire()
             if queue.expires_ms >= 0 and not queue.consumers:
                 if ticks_diff(self.now, queue.used_at) > queue.expires_ms:
                     self.delete_queue(queue)
+
+
+def _is_stored(destination):
+    """Whether the store has a definition of *destination*, or needs none."""
+    if isinstance(destination, Exchange):
+        return destination.durable
+    return destination.number >= 0
 
 
 def check_queue_arguments(arguments):

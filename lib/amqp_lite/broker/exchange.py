@@ -34,13 +34,18 @@ class Exchange:
         self.durable = False
         self.auto_delete = False
         self.internal = False
+        self.defined_order = 0  # place of its definition in the store; 0: it has none
+        self.defined_slot = 0
         self.visited = 0  # by the route being resolved, see broker.py
 
 
 class Binding:
     """From an exchange to a queue or another exchange."""
 
-    __slots__ = ("next", "source", "destination", "to_exchange", "key", "arguments")
+    __slots__ = (
+        "next", "source", "destination", "to_exchange", "key", "arguments",
+        "defined_order", "defined_slot",
+    )  # fmt: skip
 
     def __init__(self):
         self.next = None  # in the table of free ones
@@ -49,6 +54,8 @@ class Binding:
         self.to_exchange = False
         self.key = b""
         self.arguments = None
+        self.defined_order = 0  # see Exchange
+        self.defined_slot = 0
 
     def bind(self, source, destination, to_exchange, key, arguments):
         self.source = source
@@ -56,6 +63,7 @@ class Binding:
         self.to_exchange = to_exchange
         self.key = key
         self.arguments = arguments
+        self.defined_order = 0
 
     def is_same(self, destination, key, arguments):
         return self.destination is destination and self.key == key and self.arguments == arguments

@@ -22,7 +22,7 @@ class Message:
 
     __slots__ = (
         "next", "first", "last", "size", "head", "properties", "body", "reserved", "references",
-        "persistent", "ttl_ms",
+        "persistent", "ttl_ms", "chain",
     )  # fmt: skip
 
     def __init__(self):
@@ -37,6 +37,7 @@ class Message:
         self.references = 0  # queues (and the receiving channel) that hold it
         self.persistent = False
         self.ttl_ms = -1  # -1: lives for ever
+        self.chain = None  # the body is not here but in the store, see durable.py
 
 
 class Pool:
@@ -46,6 +47,7 @@ class Pool:
         self.messages = Table(Message, messages, "message")
         self.octets = zeros(blocks * block_size)
         self.view = memoryview(self.octets)
+        self.ended = None  # called with a message that had a chain, when it is released
         self.block_size = block_size
         self.blocks = blocks
         self.available = blocks  # neither taken nor reserved
@@ -64,6 +66,7 @@ class Pool:
         message.references = 1
         message.persistent = False
         message.ttl_ms = -1
+        message.chain = None
         return message
 
     def extend(self, message, size):
@@ -121,6 +124,10 @@ class Pool:
         copy(to, at, self.view, block * block_size + within, n)
         return block
 
+    def following(self, block):
+        """The block behind *block* in the chain of a message."""
+        return self._next[block]
+
     def read_at(self, message, position, n, to, at):
         """Copy *n* octets of *message* from any *position* to *to* at *at*."""
         block = message.first
@@ -140,4 +147,6 @@ class Pool:
             self._free = message.first
             blocks += (size + self.block_size - 1) // self.block_size
         self.available += blocks
+        if message.chain is not None:
+            self.ended(message)
         self.messages.give(message)

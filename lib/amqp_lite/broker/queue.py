@@ -1,8 +1,12 @@
 """A queue: waiting messages in order, and the consumers they go to.
 
-An Entry is one message in one queue. It is in one list at a time: the queue's `ready` list, or the
-list of unacknowledged ones of whoever received it. A message routed to three queues is stored once
-and has three entries.
+An Entry is one message in one queue in RAM. It is in one list at a time: the queue's `ready` list,
+or the list of unacknowledged ones of whoever received it. A message routed to three queues is
+stored once and has three entries.
+
+What waits in the store alone has no entry: the queue counts it (`backlog`) and knows where it
+begins (`order`, `slot`). Everything with an entry is in front of that, but transient messages that
+came later; the places of entries tell.
 """
 
 from ..compat import const, ticks_add, ticks_diff
@@ -12,12 +16,13 @@ DROP_HEAD = const(0)
 REJECT_PUBLISH = const(1)
 
 _POSITIONS = const(0x3FFFFFFF)
+_TRANSIENT = const(0x40000000)
 
 
 class Entry:
     __slots__ = (
-        "next", "prev", "message", "queue", "consumer", "tag", "position", "expires",
-        "redelivered", "stored",
+        "next", "prev", "message", "queue", "consumer", "tag", "order", "position", "expires",
+        "tries", "share",
     )  # fmt: skip
 
     def __init__(self):
@@ -27,10 +32,13 @@ class Entry:
         self.queue = None
         self.consumer = None  # who holds it unacknowledged; None after basic.get or a cancel
         self.tag = 0  # delivery tag, while unacknowledged
-        self.position = 0  # place in the queue, kept for a requeue
+        self.order = 0  # place in the queue, kept for a requeue: in a durable one that of the
+        self.position = 0  # record, or of what the store had then; else counted by the queue
         self.expires = -1  # ticks; -1 = never
-        self.redelivered = False
-        self.stored = False  # the store has it
+        self.tries = 0  # deliveries that may have been seen: it is redelivered when there are any
+        # Which of its record's queues this is. Below 0: the store does not have it; in a durable
+        # queue it then grows from one to the next, to tell those of one place apart.
+        self.share = -1
 
 
 class EntryList:
@@ -88,17 +96,27 @@ class Queue:
 
     def reset(self, name, arguments):
         self.name = name
-        self.arguments = arguments
         self.durable = False
         self.auto_delete = False
         self.owner = None  # the connection an exclusive queue belongs to
         self.deleted = False
+        self.number = -1  # in the store; -1: it does not survive a restart
+        self.defined_order = 0  # place of its definition there
+        self.defined_slot = 0
+        self.backlog = 0  # messages that wait in the store alone,
+        self.order = 1  # and the place from which on to look for them
+        self.slot = 0
         self.unacked = 0  # entries that consumers hold
-        self.octets = 0  # bodies of the ready ones
+        self.octets = 0  # bodies of all that wait
         self.visited = 0  # by the route being resolved, see broker.py
         self.used_at = 0  # ticks, for x-expires
         self._turn = 0
         self._position = 0
+        self.configure(arguments)
+
+    def configure(self, arguments):
+        """Obey these *arguments* from now on."""
+        self.arguments = arguments
         self.ttl_ms = arguments.get(b"x-message-ttl", -1)
         self.expires_ms = arguments.get(b"x-expires", -1)
         self.max_length = arguments.get(b"x-max-length", -1)
@@ -106,16 +124,49 @@ class Queue:
         reject = arguments.get(b"x-overflow") == b"reject-publish"
         self.overflow = REJECT_PUBLISH if reject else DROP_HEAD
 
+    def waiting(self):
+        """How many messages wait."""
+        return self.ready.count + self.backlog
+
     # --- in ---
 
-    def push(self, message):
-        """Append *message*. False when the queue is full and refuses new messages."""
+    def admits(self, message):
+        """Whether *message* may be pushed: the queue is not full, or drops its oldest."""
+        if self.overflow == REJECT_PUBLISH and self._over(1, message.body):
+            self.broker.metrics.refused_max_length += 1
+            return False
+        return True
+
+    def ttl_of(self, message):
+        """How long *message* lives in this queue, in ms; -1: for ever."""
+        ttl = message.ttl_ms
+        if self.ttl_ms >= 0 and (ttl < 0 or self.ttl_ms < ttl):
+            return self.ttl_ms
+        return ttl
+
+    def push(self, message, share):
+        """Append *message*. False: there is no room for it.
+
+        share  which of the queues of the record appended last this is; -1: it is not stored
+        """
         broker = self.broker
-        limited = self.max_length >= 0 or self.max_octets >= 0
-        if limited and self.overflow == REJECT_PUBLISH:
-            if self._over(1, message.body):
-                broker.metrics.refused_max_length += 1
-                return False
+        if share >= 0 and (self.backlog or message.chain is not None or not broker.is_roomy()):
+            self.octets += message.body
+            if not self.backlog:
+                self.order = broker.store.order
+                self.slot = broker.store.slot
+            self.backlog += 1
+            if self.consumers:
+                broker.behind = True
+        elif not self._push_entry(message, share):
+            return False
+        while self._over(0, 0):
+            broker.metrics.dropped_max_length += 1
+            self._drop_oldest()
+        return True
+
+    def _push_entry(self, message, share):
+        broker = self.broker
         if not broker.entries.free:
             broker.metrics.dropped_no_room += 1
             return False
@@ -123,19 +174,21 @@ class Queue:
         entry.message = message
         entry.queue = self
         entry.consumer = None
-        entry.redelivered = False
-        entry.stored = False
-        entry.position = self._position = self._position + 1 & _POSITIONS
-        ttl = message.ttl_ms
-        if self.ttl_ms >= 0 and (ttl < 0 or self.ttl_ms < ttl):
-            ttl = self.ttl_ms
+        entry.tries = 0
+        entry.share = share
+        if share >= 0:
+            entry.order = broker.store.order
+            entry.position = broker.store.slot
+        elif self.number >= 0:
+            entry.order = broker.store.ring.newest
+            entry.position = broker.store.tail_slot()
+            self._position = self._position + 1 & _POSITIONS
+            entry.share = self._position - _TRANSIENT
+        else:
+            entry.order = 0
+            entry.position = self._position = self._position + 1 & _POSITIONS
+        ttl = self.ttl_of(message)
         entry.expires = ticks_add(broker.now, ttl) if ttl >= 0 else -1
-        if self.durable and message.persistent:
-            if not broker.store.append(entry):
-                broker.entries.give(entry)
-                broker.metrics.dropped_no_room += 1
-                return False
-            entry.stored = True
         message.references += 1
         self.ready.append(entry)
         self.octets += message.body
@@ -145,16 +198,18 @@ class Queue:
             # No time to live: for a consumer that waited, or for nobody.
             self.drop(entry)
             broker.metrics.dropped_expired += 1
-        if limited:
-            while self.ready.head is not None and self._over(0, 0):
-                self.drop(self.ready.head)
-                broker.metrics.dropped_max_length += 1
         return True
 
     def _over(self, more, octets):
-        return 0 <= self.max_length < self.ready.count + more or (
+        return 0 <= self.max_length < self.ready.count + self.backlog + more or (
             0 <= self.max_octets < self.octets + octets
         )
+
+    def _drop_oldest(self):
+        if self.find_backlog():
+            self._drop_found()
+        elif self.ready.head is not None:
+            self.drop(self.ready.head)
 
     def requeue(self, entry):
         """Take back *entry*, which a consumer held, to where it was."""
@@ -162,17 +217,80 @@ class Queue:
         if self.deleted:
             self._free(entry)
             return
-        entry.redelivered = True
+        if entry.tries < 0xFF:
+            entry.tries += 1
+        if entry.share >= 0:
+            self.broker.store.count_try(entry)
         self.broker.metrics.redelivered += 1
         self.octets += entry.message.body
         # Requeued ones are older than nearly everything that waits: search from the head.
         after = self.ready.head
-        while after is not None and (entry.position - after.position & _POSITIONS) < 0x1FFFFFFF:
+        while after is not None and _is_behind(entry, after.order, after.position, after.share):
             after = after.next
         if after is None:
             self.ready.append(entry)
         else:
             self.ready.insert_before(entry, after)
+
+    # --- what waits in the store ---
+
+    def find_backlog(self):
+        """Whether the oldest that waits is in the store alone; the store has found it then."""
+        entry = self.ready.head
+        if not self.backlog:
+            return False
+        if entry is not None and not _is_behind(entry, self.order, self.slot, 0):
+            return False
+        broker = self.broker
+        if not broker.store.find(self):
+            # Octets went bad since they were counted.
+            broker.metrics.dropped_corrupt += self.backlog
+            self.backlog = 0
+            self.octets = 0
+            entry = self.ready.head
+            while entry is not None:
+                self.octets += entry.message.body
+                entry = entry.next
+            return False
+        return entry is None or _is_behind(entry, self.order, self.slot, 0)
+
+    def _drop_found(self):
+        store = self.broker.store
+        body = store.body_size()
+        self.octets -= body if body < self.octets else self.octets
+        self.backlog -= 1
+        store.ring.pass_by(self)
+        store.drop_found()
+
+    def _fetch(self):
+        """An entry for the message the store has found; None when there is no memory for it."""
+        broker = self.broker
+        store = broker.store
+        expires = store.expiry(self)
+        tries = store.tries()
+        message = None
+        if broker.entries.free > broker.promised:
+            message = store.load()
+        if message is None:
+            broker.behind = True
+            return None
+        entry = broker.entries.take()
+        entry.message = message
+        entry.queue = self
+        entry.consumer = None
+        # Nobody knows what was delivered before the broker started.
+        entry.tries = tries + 1 if self.order <= broker.inherited else tries
+        entry.share = store.found
+        entry.order = self.order
+        entry.position = self.slot
+        entry.expires = expires
+        self.backlog -= 1
+        store.ring.pass_by(self)
+        if self.ready.head is None:
+            self.ready.append(entry)
+        else:
+            self.ready.insert_before(entry, self.ready.head)
+        return entry
 
     # --- out ---
 
@@ -180,6 +298,11 @@ class Queue:
         """Give waiting messages to the consumers, in turn, as long as one accepts."""
         ready = self.ready
         while True:
+            if self.backlog:
+                if self._all_full():
+                    return
+                if self.find_backlog() and self._fetch() is None:
+                    return
             entry = ready.head
             if entry is None:
                 return
@@ -192,6 +315,13 @@ class Queue:
                 return
             self.take(entry, consumer)
             consumer.sink.deliver(consumer, entry)
+
+    def _all_full(self):
+        """Whether no consumer may have more unacknowledged messages."""
+        for consumer in self.consumers:
+            if not consumer.prefetch or consumer.unacked < consumer.prefetch:
+                return False
+        return True
 
     def _next_consumer(self, message):
         consumers = self.consumers
@@ -210,8 +340,10 @@ class Queue:
         return None
 
     def first(self):
-        """The oldest waiting entry that has not expired, or None."""
+        """The oldest waiting entry that has not expired; None: nothing waits, or no memory."""
         self.expire()
+        if self.find_backlog():
+            return self._fetch()
         return self.ready.head
 
     def take(self, entry, consumer):
@@ -240,7 +372,7 @@ class Queue:
 
     def _free(self, entry):
         broker = self.broker
-        if entry.stored:
+        if entry.share >= 0:
             broker.store.settle(entry)
         broker.pool.release(entry.message)
         entry.message = None
@@ -255,21 +387,31 @@ class Queue:
 
     def purge(self):
         """Drop everything that waits; the number of messages dropped."""
-        count = self.ready.count
+        count = self.ready.count + self.backlog
         while self.ready.head is not None:
             self.drop(self.ready.head)
+        while self.find_backlog():
+            self._drop_found()
+        self.octets = 0
         return count
 
     def expire(self):
         """Drop what has outlived its time, from the head."""
+        broker = self.broker
         while True:
-            entry = self.ready.head
-            if entry is None or entry.expires < 0:
-                return
-            if ticks_diff(self.broker.now, entry.expires) <= 0:
-                return
-            self.drop(entry)
-            self.broker.metrics.dropped_expired += 1
+            if self.backlog and broker.store.expires() and self.find_backlog():
+                expires = broker.store.expiry(self)
+                if expires < 0 or ticks_diff(broker.now, expires) <= 0:
+                    return
+                self._drop_found()
+            else:
+                entry = self.ready.head
+                if entry is None or entry.expires < 0:
+                    return
+                if ticks_diff(broker.now, entry.expires) <= 0:
+                    return
+                self.drop(entry)
+            broker.metrics.dropped_expired += 1
 
     # --- consumers ---
 
@@ -306,6 +448,18 @@ class Queue:
             raise ResourceLocked(
                 "cannot obtain exclusive access to locked queue '%s'" % text(self.name)
             )
+
+
+def _is_behind(entry, order, position, share):
+    """Whether the place of *entry* is behind that one."""
+    if entry.order != order:
+        return entry.order > order
+    if entry.position != position:
+        return (entry.position - position & _POSITIONS) < 0x1FFFFFFF
+    # Transient ones came before the record that has this place.
+    if entry.share >= 0 or share >= 0:
+        return entry.share > share
+    return 0 < (entry.share - share & _POSITIONS) < 0x1FFFFFFF
 
 
 def text(name):

@@ -21,6 +21,8 @@ from ..log import log
 from .budget import SLOW_WRITE_MS, Account, OutputBudget
 from .listener import Greeting, Listener
 
+_COMMIT_MS = 20  # how soon to look again when the store gathers more for one commit
+
 
 class Peer:
     """A slot for one connection: made once, reused for one peer after the other."""
@@ -63,6 +65,7 @@ class Reactor:
         self._buffer = memoryview(zeros(read_octets))
         self._poller = Poller()
         self._on_ready = self._ready  # bound once: binding allocates
+        self._busy = False  # somebody sent something in this step
         self._again = False  # somebody has more to do than one step allows
         self._ticked = ticks_ms()
         self._next_tick = 0
@@ -98,6 +101,10 @@ class Reactor:
             self._resume()
         # Behind everything that publishes, before everything that confirms.
         broker.committed = broker.store.commit()
+        if not broker.committed and self._next_tick > _COMMIT_MS:
+            self._next_tick = _COMMIT_MS
+        if broker.behind:
+            broker.catch_up()
         peers = self._peers
         k = len(peers)
         while k:
@@ -118,6 +125,9 @@ class Reactor:
                 self._fault(peer, error)
         if ticks_diff(now, self._ticked) >= self._next_tick:
             self._tick(now)
+        if not self._again and not self._busy:
+            broker.store.idle()
+        self._busy = False
 
     def _resume(self):
         """Memory became free: those who wait for some try again."""
@@ -174,6 +184,7 @@ class Reactor:
         if not n:
             self._drop(who)
         elif n > 0:
+            self._busy = True
             if self._budget is not None:
                 who.account.heard(self._broker.now)
             self._feed(who, n)

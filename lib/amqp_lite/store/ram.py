@@ -1,29 +1,32 @@
-"""A store that forgets at power-off.
+"""A store that keeps nothing: durable messages stay in RAM and a power cut loses them.
 
-It has the face of the flash ring: `append` takes a message of a durable queue, `commit` makes all
-appended ones safe, `settle` forgets one. The broker confirms a durable message only after the
-commit that follows its append, whichever store is behind.
+For machines without flash to spare, and tests. It has the face of broker/durable.py as far as the
+broker uses it when `keeps` is False.
 """
 
 
 class RamStore:
-    """Keeps nothing of its own: the message stays in the pool until it is settled."""
+    keeps = False
+    broken = False
+    uncommitted = 0
 
-    def __init__(self):
-        self.uncommitted = 0  # appended since the last commit
-        self.kept = 0  # appended and not settled
-
-    def append(self, entry):
-        """Take *entry*, a persistent message in a durable queue. False when there is no room."""
-        self.uncommitted += 1
-        self.kept += 1
-        return True
+    def restore(self, broker):
+        pass
 
     def commit(self):
-        """Make everything appended so far safe. True when it is."""
-        self.uncommitted = 0
         return True
 
-    def settle(self, entry):
-        """Forget *entry*, which append() took."""
-        self.kept -= 1
+    def tick(self):
+        pass
+
+    def idle(self):
+        pass
+
+    def forget(self, item):
+        pass
+
+    def status(self):
+        return None
+
+    def close(self):
+        pass

@@ -10,7 +10,7 @@ import struct
 from ..access import READ, WRITE
 from ..broker.broker import REPLY_TO
 from ..broker.queue import EntryList, text
-from ..compat import const, copy, equal, u16, u32
+from ..compat import TOO_LARGE, const, copy, equal, u16, u32
 from ..errors import (
     AccessRefused,
     CommandInvalid,
@@ -168,14 +168,11 @@ class Channel(Topology):
             raise UnexpectedFrame("content of weight %d" % u16(buf, i + 2))
         connection = self.connection
         broker = connection.broker
-        body = u32(buf, i + 8)
-        if u32(buf, i + 4) or body > broker.message_max:
-            raise ContentTooLarge(
-                "the body is longer than the maximum of %d octets" % broker.message_max
-            )
+        body = TOO_LARGE if u32(buf, i + 4) else u32(buf, i + 8)
         i += 12
         properties = connection.properties
         properties.scan(buf, i, end)
+        stream = self._is_streamed(body, properties.persistent)
         if properties.user_id >= 0:
             self._check_user_id(buf, properties.user_id)
         reply = properties.reply_to
@@ -187,10 +184,17 @@ class Channel(Topology):
         if reply >= 0:
             reply_to = self._reply_address()
             size += len(reply_to) - 1 - len(REPLY_TO)
-        needed = broker.entries_for(self._route, self._stamp)
-        if needed > broker.entries.free - broker.promised or not broker.pool.extend(
-            message, size + body
+        needed = broker.entries_for(self._route, self._stamp, properties.persistent)
+        chain = broker.store.take_chain() if stream else None
+        message.chain = chain
+        if (
+            needed > broker.entries.free - broker.promised
+            or (stream and chain is None)
+            or not broker.pool.extend(message, size if stream else size + body)
         ):
+            if chain is not None:
+                broker.store.end_chain(chain)
+                message.chain = None
             connection.short_of_memory()
             return False
         broker.promised += needed
@@ -212,6 +216,19 @@ class Channel(Topology):
             self._received()
         return True
 
+    def _is_streamed(self, body, persistent):
+        """Whether a body of *body* octets is stored as it comes. Raises ContentTooLarge."""
+        broker = self.connection.broker
+        largest = broker.message_max
+        if persistent and body > broker.stream_from:
+            if broker.is_stored_only(self._route, self._stamp):
+                if body <= broker.stored_max:
+                    return True
+                largest = max(largest, broker.stored_max)
+        if body > largest:
+            raise ContentTooLarge("the body is longer than the maximum of %d octets" % largest)
+        return False
+
     def _check_user_id(self, buf, i):
         name = self.connection.user.name
         if buf[i] != len(name) or not equal(buf, i + 1, name, len(name)):
@@ -227,7 +244,12 @@ class Channel(Topology):
 
     def on_body(self, buf, i, n):
         """*n* octets of a body."""
-        self.connection.broker.pool.write(self.message, buf, i, n)
+        message = self.message
+        broker = self.connection.broker
+        if message.chain is None:
+            broker.pool.write(message, buf, i, n)
+        else:
+            broker.store.add_part(message.chain, buf, i, n)
         self.body_left -= n
 
     def on_body_frame(self):
@@ -246,6 +268,8 @@ class Channel(Topology):
         broker.promised -= self._promised
         self._promised = 0
         queues = broker.publish(message, self._route, self._stamp)
+        if not queues and self._mandatory and message.chain is not None:
+            queues = -1  # its queues went while its body came, which is not here to be returned
         if self._confirming:
             self.published += 1
             if queues < 0:
@@ -282,7 +306,8 @@ class Channel(Topology):
     def accepts(self, consumer, message):
         if not self.active or (self.prefetch and self.unacked.count >= self.prefetch):
             return False
-        return self.connection.output.fits(message.size + len(consumer.prefix) + _DELIVERY_OCTETS)
+        size = message.head + message.properties + message.body
+        return self.connection.output.fits(size + len(consumer.prefix) + _DELIVERY_OCTETS)
 
     def deliver(self, consumer, entry):
         output = self.connection.output
@@ -296,7 +321,7 @@ class Channel(Topology):
         copy(out, at, prefix, 0, n)
         struct.pack_into(">I", out, at + 3, n + 2 + head)
         at += n
-        struct.pack_into(">QB", out, at, tag, entry.redelivered)
+        struct.pack_into(">QB", out, at, tag, entry.tries > 0)
         at += 9
         broker = self.connection.broker
         block = broker.pool.read(message.first, 0, head, out, at)
@@ -510,6 +535,8 @@ class Channel(Topology):
         queue.used_at = self.connection.broker.now
         entry = queue.first()
         if entry is None:
+            if queue.waiting():
+                return False  # no memory to fetch it
             self._reply(_BASIC_GET_EMPTY, b"")
             return True
         output = self.connection.output
@@ -523,13 +550,13 @@ class Channel(Topology):
         at = output.pending
         struct.pack_into(
             ">BHIIQB", out, at, _METHOD, self.number, 17 + head, _BASIC_GET_OK,
-            self._delivery_tag, entry.redelivered,
+            self._delivery_tag, entry.tries > 0,
         )  # fmt: skip
         at += 20
         broker = self.connection.broker
         block = broker.pool.read(message.first, 0, head, out, at)
         at += head
-        struct.pack_into(">I", out, at, queue.ready.count)
+        struct.pack_into(">I", out, at, queue.waiting())
         output.send_content(self.number, message, at + 4, block)
         broker.metrics.delivered += 1
         if no_ack:

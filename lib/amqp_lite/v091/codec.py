@@ -226,6 +226,8 @@ def write_value(value):
     if isinstance(value, int):
         if -0x80000000 <= value < 0x80000000:
             return b"I" + struct.pack(">i", value)
+        if value > 0x7FFFFFFFFFFFFFFF:
+            return b"T" + struct.pack(">Q", value)  # the only one without a sign
         return b"l" + struct.pack(">q", value)
     if isinstance(value, float):
         return b"d" + struct.pack(">d", value)

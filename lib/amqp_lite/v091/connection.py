@@ -184,22 +184,23 @@ class Connection(FrameReader):
         """Write what waited for room, for a commit or for a consumer to read on."""
         output = self.output
         flowing = output.pump()
-        if self.unconfirmed and self.broker.committed:
-            self._confirm()
+        if self.unconfirmed and (self.broker.committed or self.broker.store.broken):
+            self._confirm(self.broker.committed)
         if flowing and output.starved:
             output.starved = False
             for number in self.channels:
                 for consumer in self.channels[number].consumers:
                     consumer.queue.dispatch()
 
-    def _confirm(self):
-        """Acknowledge what the store has committed, one frame a channel."""
+    def _confirm(self, safe):
+        """Acknowledge what the store has committed, or not if it cannot; one frame a channel."""
         waiting = False
         for number in self.channels:
             channel = self.channels[number]
             if channel.confirmed != channel.accepted and not channel.closing:
-                if self.output.confirm(number, channel.accepted):
-                    self.broker.metrics.confirmed += channel.accepted - channel.confirmed
+                if self.output.confirm(number, channel.accepted, safe):
+                    if safe:
+                        self.broker.metrics.confirmed += channel.accepted - channel.confirmed
                     channel.confirmed = channel.accepted
                 else:
                     waiting = True

@@ -9,6 +9,7 @@ fit whole.
 import struct
 
 from ..compat import const, copy, zeros
+from ..errors import StoreDamaged
 from .methods import method_frame
 
 # Frame types, class and method ids: see methods.py.
@@ -19,6 +20,7 @@ _FRAME_END = const(0xCE)
 _BASIC = const(60)
 _BASIC_RETURN = const(0x003C0032)
 _BASIC_ACK = const(0x003C0050)
+_BASIC_NACK = const(0x003C0078)
 
 REPLY_ROOM = const(320)  # octets the longest reply of ours takes: a declare-ok with a long name
 
@@ -55,6 +57,9 @@ class Output:
         self._body_block = 0
         self._body_position = 0
         self._body_left = 0
+        self.part_order = 0  # of a body in the store, see read_body() of durable.py
+        self.part_slot = 0
+        self.part_at = 0
 
     def give_back(self):
         """Drop what waits; whole frames that are in the buffer stay."""
@@ -129,16 +134,16 @@ class Output:
         self.written = self.written + pending - self.pending & 0x3FFFFFFF
         self.pending = pending
 
-    def confirm(self, number, sequence):
-        """basic.ack of all publishes up to *sequence*. False: not now."""
+    def confirm(self, number, sequence, safe):
+        """basic.ack, or nack if not *safe*, of all publishes up to *sequence*. False: not now."""
         at = self.pending
         if self.returns or self.later or self.size - at < _CONFIRM:
             return False
         if self.body is not None and self._body_number == number:
             return False
         struct.pack_into(
-            ">BHIIQBB", self.buffer, at, _METHOD, number, 13, _BASIC_ACK, sequence, 1,
-            _FRAME_END,
+            ">BHIIQBB", self.buffer, at, _METHOD, number, 13,
+            _BASIC_ACK if safe else _BASIC_NACK, sequence, 1, _FRAME_END,
         )  # fmt: skip
         self._wrote(at + _CONFIRM)
         return True
@@ -179,7 +184,8 @@ class Output:
         at += 1
         if body:
             position += properties
-            if body + 8 <= self.frame_max and body + 8 <= self.size - at:
+            whole = body + 8 <= self.frame_max and body + 8 <= self.size - at
+            if whole and message.chain is None:
                 struct.pack_into(">BHI", buffer, at, _BODY, number, body)
                 pool.read(block, position, body, buffer, at + 7)
                 at += 7 + body
@@ -192,6 +198,7 @@ class Output:
                 self._body_block = block
                 self._body_position = position
                 self._body_left = body
+                self.part_order = 0
         self._wrote(at)
         if self.body is not None:
             self._send_body()
@@ -206,7 +213,13 @@ class Output:
             if n < min(self._body_left, _WORTH):
                 return
             struct.pack_into(">BHI", buffer, at, _BODY, self._body_number, n)
-            self._body_block = pool.read(self._body_block, self._body_position, n, buffer, at + 7)
+            chain = self.body.chain
+            if chain is None:
+                self._body_block = pool.read(
+                    self._body_block, self._body_position, n, buffer, at + 7
+                )
+            elif not self._broker.store.read_body(self, chain, n, buffer, at + 7):
+                raise StoreDamaged("a stored body cannot be read")
             buffer[at + 7 + n] = _FRAME_END
             self._body_position += n
             self._body_left -= n

@@ -110,7 +110,7 @@ class Topology:
             queue = broker.declare_queue(name, durable, owner, auto_delete, arguments)
         self._declared = queue.name
         if not nowait:
-            self._reply(_QUEUE_DECLARE_OK, queue.name, queue.ready.count, len(queue.consumers))
+            self._reply(_QUEUE_DECLARE_OK, queue.name, queue.waiting(), len(queue.consumers))
 
     def on_queue_bind(self, _, name, source, key, nowait, arguments):
         queue = self._queue(name)
@@ -146,9 +146,9 @@ class Topology:
             queue.check_owner(self.connection)
             if if_unused and queue.consumers:
                 raise PreconditionFailed("queue '%s' in vhost '/' in use" % text(name))
-            if if_empty and queue.ready.count:
+            if if_empty and queue.waiting():
                 raise PreconditionFailed("queue '%s' in vhost '/' not empty" % text(name))
-            count = queue.ready.count
+            count = queue.waiting()
             broker.delete_queue(queue)
         if not nowait:
             self._reply(_QUEUE_DELETE_OK, count)

@@ -1,0 +1,724 @@
+"""What survives a restart: the messages of durable queues and the definitions, kept in the ring.
+
+The payload of a MESSAGE record:
+
+     0  size u16        octets of everything before the body; 0x8000 is added when it expires
+     2  born u32        only then: when it was published, by the store's clock
+     6  ttl u32         only then: its own time to live in ms, 0xFFFFFFFF for none
+     .  exchange and routing key as short strings, the properties: as in the pool
+     .  body            but with CHAIN, where it is in the BODY records
+
+and of a DEFINITION, whose names are short strings and whose arguments are encoded by the protocol:
+
+    "Q"  number u16, flags u8 (1 = auto-delete), name, arguments
+    "X"  kind u8, flags u8 (1 = auto-delete, 2 = internal), name, arguments
+    "B"  flags u8 (1 = to an exchange), source, destination, routing key, arguments
+    "C"  the clock u32
+
+The clock counts units of 16 ms while the broker runs, modulo 2**30, and goes on after a restart
+from the last time that was stored: a message's age leaves out the time the power was off.
+"""
+
+import struct
+
+from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
+from ..errors import AMQPError, NotFound, ResourceLimitExceeded
+from ..log import log
+from ..store.recovery import Recovery, drop_chain
+from ..store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE
+from .table import Table
+
+_EXPIRES = const(0x8000)
+_FOR_EVER = b"\xff\xff\xff\xff"
+_UNIT = const(4)  # a shift: 16 ms
+_CLOCK_MASK = const(0x3FFFFFFF)
+_CLOCK_MS = const(60000)  # the clock is stored this often while messages are waiting to expire
+_MARK_MS = const(1000)  # settled messages wait at most so long for their mark
+_LEAST = const(64)  # octets of a part worth filling the rest of a sector with
+
+
+class Chain:
+    """A body in the ring, in parts."""
+
+    __slots__ = ("next", "order", "slot", "size", "lost", "kept")
+
+    def __init__(self):
+        self.next = None  # in the table of free ones
+        self.order = 0  # place of its first part
+        self.slot = 0
+        self.size = 0  # octets so far
+        self.lost = False  # the ring had no room for a part
+        self.kept = False  # a message record stands for it; else its parts go with this
+
+
+class Durable:
+    """
+    ring          a Ring, not read yet
+    write_table, read_table   encode the arguments of definitions, see v091/codec.py
+    scratch       octets for the longest head and properties of a message
+    chains        bodies that may be under way at once, between a socket and the ring
+    """
+
+    keeps = True
+
+    def __init__(self, ring, write_table, read_table, scratch, chains=8):
+        self.ring = ring
+        self.order = 0  # place of the message appended last
+        self.slot = 0
+        self.found = -1  # share of the record that find() found
+        self.broken = False  # what was appended cannot be made safe
+        self.recovery = None
+        self.fan_out = min(255, (ring.slots - ring.first) // 4)  # queues of one record, at most
+        self._files = ring.device.trusted
+        self._gather_ms = getattr(ring.device, "commit_ms", 0)
+        self._bodies = []  # all chains, to see whether another one is the same body
+        self._chains = Table(self._make_chain, chains, "stored body")
+        self._own = Chain()  # of append()
+        self._reserved = 1 if chains > 1 else 0  # for a publisher, whatever consumers hold
+        self._write_table = write_table
+        self._read_table = read_table
+        self._scratch = bytearray(scratch)
+        self._now = 0
+        self._clock = 0
+        self._clock_stored = 0
+        self._clock_order = 0  # place of its record
+        self._clock_slot = 0
+        self._expiring = False  # there may be messages with a time to live
+        self._appended_at = 0  # ticks of the oldest append that is not committed
+        self._settled_at = 0  # ticks of the oldest settled one that is not marked
+        self._orphans = {}  # number of a queue without a definition -> [messages, octets]
+        self._late = []  # places of definitions that came before what they refer to
+        self._stale = []  # places of definitions that a later one replaced
+
+    # --- start ---
+
+    def restore(self, broker):
+        """Read the ring: the queues, exchanges and bindings, and how many messages wait."""
+        self._broker = broker
+        broker.pool.ended = self._ended
+        self._now = broker.now
+        self.recovery = recovery = Recovery(self.ring, self)
+        recovery.run()
+        ring = self.ring
+        late = self._late
+        self._late = None
+        for order, slot in late:
+            if ring.locate(order, slot):
+                self.definition(ring)
+        for order, slot in self._stale:
+            ring.ack(order, slot, 0)
+        ring.mark()
+        self._stale.clear()
+        log.info(
+            "store: %d records in %d of %d sectors", recovery.records,
+            ring.sectors - ring.free(), ring.sectors,
+        )  # fmt: skip
+        if recovery.foreign:
+            log.warning("store: %d sectors held something else", recovery.foreign)
+        if recovery.damaged:
+            log.warning("store: %d places could not be read, cut off or damaged", recovery.damaged)
+        for number in self._orphans:
+            log.warning(
+                "store: %d messages of a queue without a definition are left alone",
+                self._orphans[number][0],
+            )
+
+    def message(self, ring, share):
+        number = ring.queue_of(share)
+        queue = self._broker.numbered(number)
+        if queue is None:
+            # Perhaps it was defined anew later.
+            found = self._orphans.setdefault(number, [0, 0])
+            found[0] += 1
+            found[1] += self.body_size()
+        else:
+            queue.backlog += 1
+            queue.octets += self.body_size()
+        if self._has_expiry():
+            self._set_clock(u32(self._scratch, 2))
+
+    def definition(self, ring):
+        n = ring.size
+        if n > len(self._scratch):
+            return
+        buf = self._scratch
+        ring.read(0, buf, 0, n)
+        try:
+            self._define(buf, ring)
+        except NotFound as error:
+            if self._late is None:
+                log.warning("store: a definition is of no use: %s", error.text)
+            else:
+                self._late.append((ring.at_order, ring.at_slot))
+        except AMQPError as error:
+            log.warning("store: a definition does not fit: %s", error.text)
+
+    def _define(self, buf, ring):
+        broker = self._broker
+        kind = buf[0]
+        if kind == 0x43:  # C
+            self._set_clock(u32(buf, 1))
+            if self._clock_order:
+                self._stale.append((self._clock_order, self._clock_slot))
+            self._clock_order = ring.at_order
+            self._clock_slot = ring.at_slot
+            return
+        if kind == 0x51:  # Q
+            name, i = _name(buf, 4)
+            found = self._define_queue(name, u16(buf, 1), buf[3], self._read_table(buf, i)[0])
+        elif kind == 0x58:  # X
+            name, i = _name(buf, 3)
+            found = broker.restore_exchange(
+                name, buf[1], buf[2] & 1 != 0, buf[2] & 2 != 0, self._read_table(buf, i)[0]
+            )
+        else:
+            source, i = _name(buf, 2)
+            destination, i = _name(buf, i)
+            key, i = _name(buf, i)
+            find = broker.exchange if buf[1] & 1 else broker.queue
+            found = broker.restore_binding(
+                broker.exchange(source), find(destination), key, self._read_table(buf, i)[0]
+            )
+        found.defined_order = ring.at_order
+        found.defined_slot = ring.at_slot
+
+    def _define_queue(self, name, number, flags, arguments):
+        broker = self._broker
+        queue = broker.queues.get(name)
+        if queue is not None:
+            # The power went before the one it replaces was removed.
+            self._stale.append((queue.defined_order, queue.defined_slot))
+            queue.auto_delete = flags & 1 != 0
+            queue.configure(arguments)
+            return queue
+        queue = broker.restore_queue(name, number, flags & 1 != 0, arguments)
+        queue.backlog, queue.octets = self._orphans.pop(number, (0, 0))
+        return queue
+
+    # --- definitions ---
+
+    def define_queue(self, queue):
+        """Store the definition of *queue*, with a number of its own. Raises as _store() does."""
+        number = 0
+        while number in self._orphans or self._broker.numbered(number) is not None:
+            number += 1
+        queue.number = number
+        try:
+            self.redefine_queue(queue)
+        except ResourceLimitExceeded:
+            queue.number = -1
+            raise
+
+    def redefine_queue(self, queue):
+        head = struct.pack(">BHB", 0x51, queue.number, queue.auto_delete)
+        self._store(queue, head + _short(queue.name) + self._write_table(queue.arguments))
+
+    def define_exchange(self, exchange):
+        flags = exchange.auto_delete | exchange.internal << 1
+        head = struct.pack(">BBB", 0x58, exchange.kind, flags)
+        self._store(exchange, head + _short(exchange.name) + self._write_table(exchange.arguments))
+
+    def define_binding(self, binding):
+        names = _short(binding.source.name) + _short(binding.destination.name)
+        head = struct.pack(">BB", 0x42, binding.to_exchange)
+        table = self._write_table(binding.arguments)
+        self._store(binding, head + names + _short(binding.key) + table)
+
+    def _store(self, item, octets):
+        """Store a definition, for good. Raises ResourceLimitExceeded when it cannot be."""
+        if len(octets) > min(self.ring.largest, len(self._scratch)) or not self._append_definition(
+            octets
+        ):
+            raise ResourceLimitExceeded("the store has no room for another definition")
+        place = self.order, self.slot
+        self.forget(item)
+        item.defined_order, item.defined_slot = place
+
+    def _append_definition(self, octets):
+        ring = self.ring
+        if not ring.begin(DEFINITION, None, 0, len(octets)):
+            return False
+        self.order = ring.at_order
+        self.slot = ring.at_slot
+        ring.put(octets, 0, len(octets))
+        ring.end()
+        return ring.commit()
+
+    def forget(self, item):
+        """Remove the definition of *item*, if it has one."""
+        if item.defined_order:
+            self.ring.ack(item.defined_order, item.defined_slot, 0)
+            self.ring.mark()
+            item.defined_order = 0
+
+    def forget_queue(self, queue):
+        """Remove all messages of *queue*, those at consumers too, and then its definition."""
+        ring = self.ring
+        ring.commit()
+        cursor = Chain()
+        cursor.order = 1
+        while ring.find(cursor, queue.number) >= 0:
+            self.found = ring.share_of(queue.number)
+            ring.pass_by(cursor)
+            self.drop_found()
+        ring.mark()
+        self.forget(queue)
+        queue.number = -1
+
+    # --- messages, in ---
+
+    def append(self, message, queues, count):
+        """Store *message* for the first *count* queue numbers in *queues*.
+
+        Its place is `order` and `slot` then. False: there is no room.
+        """
+        pool = self._broker.pool
+        ring = self.ring
+        chain = message.chain
+        head = message.head + message.properties
+        ttl_ms = message.ttl_ms
+        expires = ttl_ms >= 0 or self._expiring_for(queues, count)
+        if expires:
+            self._advance_clock()
+        meta = head + (10 if expires else 2)
+        kind = MESSAGE
+        whole = meta + message.body
+        fits = whole + 2 * count + count <= ring.largest
+        if chain is None and not (
+            fits and (whole <= ring.largest // 3 or whole + 3 * count <= ring.room())
+        ):
+            chain = self._own
+            self.begin_chain(chain)
+            self._append_body(chain, message, head)
+        if chain is not None:
+            if chain.lost or chain.kept:
+                self._close_own()
+                return False
+            kind |= CHAIN
+            whole = meta
+            ring.chain_order = chain.order
+            ring.chain_slot = chain.slot
+            ring.chain_size = chain.size
+        stored = ring.begin(kind, queues, count, whole)
+        if stored:
+            self.order = ring.at_order
+            self.slot = ring.at_slot
+            buf = self._scratch
+            buf[0] = meta >> 8
+            buf[1] = meta & 0xFF
+            if expires:
+                buf[0] |= 0x80
+                struct.pack_into(">I", buf, 2, self._clock)
+                if ttl_ms >= 0:
+                    struct.pack_into(">I", buf, 6, ttl_ms)
+                else:
+                    copy(buf, 6, _FOR_EVER, 0, 4)
+                self._expiring = True
+                self._clock_stored = self._clock
+            ring.put(buf, 0, meta - head)
+            n = head if chain is not None else head + message.body
+            self._put_octets(pool, message, 0, n)
+            ring.end()
+            self._was_appended()
+            if chain is not None:
+                chain.kept = True
+        self._close_own()
+        return stored
+
+    def _was_appended(self):
+        if not self._appended_at:
+            self._appended_at = self._broker.now or 1
+
+    def _put_octets(self, pool, message, position, n):
+        """Write *n* octets of *message* in the pool from *position* to the record begun."""
+        ring = self.ring
+        size = pool.block_size
+        block = message.first
+        for _ in range(position // size):
+            block = pool.following(block)
+        i = position % size
+        while n:
+            step = size - i
+            if step > n:
+                step = n
+            ring.put(pool.view, block * size + i, step)
+            n -= step
+            i = 0
+            if n:
+                block = pool.following(block)
+
+    def _expiring_for(self, queues, count):
+        for k in range(count):
+            if self._broker.numbered(queues[k]).ttl_ms >= 0:
+                return True
+        return False
+
+    # --- bodies in parts ---
+
+    def _make_chain(self):
+        chain = Chain()
+        self._bodies.append(chain)
+        return chain
+
+    def take_chain(self):
+        """A new body in the ring; None when there are too many under way."""
+        if not self._chains.free:
+            return None
+        chain = self._chains.take()
+        self.begin_chain(chain)
+        return chain
+
+    def begin_chain(self, chain):
+        chain.order = 0
+        chain.slot = 0
+        chain.size = 0
+        chain.lost = chain.kept = False
+
+    def end_chain(self, chain):
+        """*chain* is out of use here; without a message its parts on flash are, too."""
+        self._close_chain(chain)
+        self._chains.give(chain)
+
+    def _close_own(self):
+        self._close_chain(self._own)
+
+    def _close_chain(self, chain):
+        order = chain.order
+        chain.order = 0
+        if order and not chain.kept:
+            self._drop_chain(order, chain.slot)
+
+    def _drop_chain(self, order, slot):
+        """Nobody needs the body there any more, but those who are reading it."""
+        for chain in self._bodies:
+            if chain.order == order and chain.slot == slot:
+                chain.kept = False  # so that the last of them drops it
+                return
+        self.ring.commit()
+        drop_chain(self.ring, order, slot)
+
+    def _ended(self, message):
+        chain = message.chain
+        message.chain = None
+        self.end_chain(chain)
+
+    def add_part(self, chain, buf, i, n):
+        """*n* octets more of the body *chain*."""
+        while n and not chain.lost:
+            step = self._begin_part(chain, n)
+            if step:
+                self.ring.put(buf, i, step)
+                self._end_part(chain, step)
+                i += step
+                n -= step
+
+    def _append_body(self, chain, message, position):
+        n = message.body
+        while n and not chain.lost:
+            step = self._begin_part(chain, n)
+            if step:
+                self._put_octets(self._broker.pool, message, position, step)
+                self._end_part(chain, step)
+                position += step
+                n -= step
+
+    def _begin_part(self, chain, n):
+        """Begin a record of as many of *n* octets as there is room for: their number."""
+        ring = self.ring
+        room = ring.room() - 6
+        if room < _LEAST:
+            room = ring.largest - 6
+        if n > room:
+            n = room
+        ring.chain_order = chain.order
+        ring.chain_slot = chain.slot
+        if not ring.begin(BODY, None, 0, n):
+            chain.lost = True
+            return 0
+        if not chain.order:
+            chain.order = ring.at_order
+            chain.slot = ring.at_slot
+        return n
+
+    def _end_part(self, chain, n):
+        chain.size += n
+        self.ring.end()
+        self._was_appended()
+
+    def read_body(self, cursor, chain, n, to, at):
+        """Copy the next *n* octets of the body *chain* to *to* at *at*. False: it is damaged.
+
+        cursor  where the next ones are: part_order and part_slot, the place of a record at or
+                before the part, and part_at, the octets of it read already; 0 in all at first
+        """
+        ring = self.ring
+        if not cursor.part_order:
+            cursor.part_order = chain.order
+            cursor.part_slot = chain.slot
+            cursor.part_at = 0
+        while n:
+            if not ring.next_record(cursor.part_order, cursor.part_slot):
+                return False
+            cursor.part_order = ring.at_order
+            cursor.part_slot = ring.at_slot
+            step = 0
+            if (
+                ring.kind & TYPE == BODY
+                and ring.chain_order == chain.order
+                and ring.chain_slot == chain.slot
+            ):
+                step = ring.size - cursor.part_at
+                if step > n:
+                    step = n
+                ring.read(cursor.part_at, to, at, step)
+                cursor.part_at += step
+                at += step
+                n -= step
+                if cursor.part_at < ring.size:
+                    continue
+            cursor.part_slot = ring.slot_behind()
+            cursor.part_at = 0
+        return True
+
+    # --- messages, out ---
+
+    def find(self, queue):
+        """Find the oldest message of *queue* that has no entry: whether there is one."""
+        ring = self.ring
+        self.found = ring.find(queue, queue.number)
+        if self.found < 0 and ring.uncommitted:
+            self._commit()
+            self.found = ring.find(queue, queue.number)
+        return self.found >= 0
+
+    def drop_found(self):
+        """Settle the message found, which was not taken."""
+        ring = self.ring
+        order = ring.at_order
+        slot = ring.at_slot
+        if ring.kind & CHAIN:
+            self._settle_chain(order, slot, self.found, ring.chain_order, ring.chain_slot)
+        else:
+            self._settle(order, slot, self.found)
+
+    def body_size(self):
+        """Octets of the body of the message found."""
+        ring = self.ring
+        if ring.kind & CHAIN:
+            return ring.chain_size
+        ring.read(0, self._scratch, 0, 2)
+        return ring.size - (u16(self._scratch, 0) & ~_EXPIRES)
+
+    def _has_expiry(self):
+        self.ring.read(0, self._scratch, 0, 2)
+        if not self._scratch[0] & 0x80:
+            return False
+        self.ring.read(2, self._scratch, 2, 8)
+        self._expiring = True
+        return True
+
+    def expiry(self, queue):
+        """When the message found expires in *queue*, in ticks; -1: never."""
+        if not self._has_expiry():
+            return -1
+        buf = self._scratch
+        ttl = queue.ttl_ms
+        if not equal(buf, 6, _FOR_EVER, 4):
+            own = u16(buf, 6) << 16 | u16(buf, 8)
+            if ttl < 0 or own < ttl:
+                ttl = own
+        if ttl < 0:
+            return -1
+        self._advance_clock()
+        age = self._clock - u32(buf, 2) & _CLOCK_MASK
+        # Both times were rounded: it may be a unit younger.
+        age = 0 if not age or age > _CLOCK_MASK >> 1 else age - 1
+        if age > ttl >> _UNIT:
+            return ticks_add(self._broker.now, -1)
+        return ticks_add(self._broker.now, ttl - (age << _UNIT))
+
+    def expires(self):
+        """Whether messages in the ring may expire."""
+        return self._expiring
+
+    def load(self):
+        """The message found, as a message of the pool; None when there is no room for it now.
+
+        Its body stays in the ring when it is there in parts.
+        """
+        ring = self.ring
+        pool = self._broker.pool
+        buf = self._scratch
+        ring.read(0, buf, 0, 2)
+        expires = buf[0] & 0x80
+        meta = u16(buf, 0) & ~_EXPIRES
+        lead = 10 if expires else 2
+        in_parts = ring.kind & CHAIN
+        if in_parts and self._chains.free <= self._reserved:
+            return None
+        message = pool.begin(ring.size - lead)
+        if message is None:
+            return None
+        ring.read(0, buf, 0, meta)
+        pool.write(message, buf, lead, meta - lead)
+        key = lead + 1 + buf[lead]
+        message.head = key + 1 + buf[key] - lead
+        message.properties = meta - lead - message.head
+        message.persistent = True
+        at = meta
+        while at < ring.size:
+            step = min(len(buf), ring.size - at)
+            ring.read(at, buf, 0, step)
+            pool.write(message, buf, 0, step)
+            at += step
+        if in_parts:
+            message.body = ring.chain_size
+            message.chain = chain = self._chains.take()
+            self.begin_chain(chain)
+            chain.order = ring.chain_order
+            chain.slot = ring.chain_slot
+            chain.size = ring.chain_size
+            chain.kept = True
+        else:
+            message.body = ring.size - meta
+        return message
+
+    # --- the end of a message ---
+
+    def settle(self, entry):
+        """A queue is done with the message of *entry*."""
+        ring = self.ring
+        order = entry.order
+        slot = entry.position
+        chain = entry.message.chain
+        if chain is not None:
+            self._settle_chain(order, slot, entry.share, chain.order, chain.slot)
+        elif self._is_in_parts(entry):
+            self._settle_chain(order, slot, entry.share, ring.chain_order, ring.chain_slot)
+        else:
+            self._settle(order, slot, entry.share)
+
+    def _is_in_parts(self, entry):
+        """Whether append() stored the body, which is in RAM, in parts; the ring has parsed it."""
+        ring = self.ring
+        if entry.message.size + 10 <= ring.largest // 3:
+            return False
+        if ring.uncommitted:
+            self._commit()
+        return ring.locate(entry.order, entry.position) and ring.kind & CHAIN
+
+    def _settle(self, order, slot, share):
+        if not self._settled_at:
+            self._settled_at = self._broker.now or 1
+        self.ring.ack(order, slot, share)
+
+    def _settle_chain(self, order, slot, share, chain_order, chain_slot):
+        """The parts go when no queue needs them, and only behind the mark that says so."""
+        ring = self.ring
+        ring.ack(order, slot, share)
+        ring.mark()
+        if not ring.locate(order, slot) or not ring.is_needed():
+            self._drop_chain(chain_order, chain_slot)
+
+    def count_try(self, entry):
+        """The message of *entry* was given back to its queue."""
+        self.ring.count_try(entry.order, entry.position, entry.share)
+
+    def tries(self):
+        """How often the message found was given back, at most 8."""
+        return self.ring.tries(self.found)
+
+    # --- time ---
+
+    def commit(self):
+        """Make everything appended so far safe. True when it is."""
+        if self.broken:
+            return False
+        if not self.ring.uncommitted:
+            return True
+        wait = self._gather_ms
+        if wait and ticks_diff(self._broker.now, self._appended_at) < wait:
+            return False
+        return self._commit()
+
+    def _commit(self):
+        if self.ring.commit():
+            self._appended_at = 0
+            return True
+        if not self.broken:
+            self.broken = True
+            log.error("store: the flash takes nothing any more")
+        return False
+
+    def status(self):
+        """What goes on, as a dict that json can print."""
+        ring = self.ring
+        free = ring.free()
+        return {
+            "sectors": ring.sectors,
+            "sector_octets": ring.sector_size,
+            "sectors_free": free,
+            "erases_most": ring.worn,
+            "faults": ring.faults,
+            "damaged": self.recovery.damaged + ring.corrupt,
+            "merges": ring.merges,
+            "copies": ring.copies,
+            "broken": self.broken,
+        }
+
+    def close(self):
+        """Make safe what can be, also what is settled; the device is free then."""
+        self._commit()
+        self.ring.mark()
+        self.ring.device.sync()
+        self.ring.device.close()
+
+    def tick(self):
+        """About once a second: the clock, and marks that have waited long enough."""
+        now = self._broker.now
+        self._advance_clock()
+        if self._settled_at and ticks_diff(now, self._settled_at) >= _MARK_MS:
+            self._settled_at = 0
+            self.ring.mark()
+            self.ring.sync()
+        passed = self._clock - self._clock_stored & _CLOCK_MASK
+        if self._expiring and passed >= _CLOCK_MS >> _UNIT:
+            self._store_clock()
+
+    def _advance_clock(self):
+        units = ticks_diff(self._broker.now, self._now) >> _UNIT
+        self._now = ticks_add(self._now, units << _UNIT)
+        self._clock = self._clock + units & _CLOCK_MASK
+
+    def _set_clock(self, clock):
+        """A time found in the ring; later ones are further back in the log."""
+        self._clock = self._clock_stored = clock & _CLOCK_MASK
+
+    def _store_clock(self):
+        if self._append_definition(struct.pack(">BI", 0x43, self._clock)):
+            if self._clock_order:
+                self.ring.ack(self._clock_order, self._clock_slot, 0)
+            self._clock_order = self.order
+            self._clock_slot = self.slot
+        self._clock_stored = self._clock
+
+    def tail_slot(self):
+        """The slot of the place behind everything stored, whose order is ring.newest."""
+        return self.ring.tail_slot if self.ring.tail >= 0 else 0xFFFF
+
+    def idle(self):
+        """There is nothing else to do: erase a sector ahead, so that no publish waits for it."""
+        if self._files and self.ring.acks:
+            self.ring.mark()  # costs no wear there, and spares duplicates after a crash
+        if self.ring.ready < 0 and self.ring.free() > 1:
+            self.ring.prepare()
+
+
+def _short(octets):
+    return bytes((len(octets),)) + octets
+
+
+def _name(buf, i):
+    """The short string at *i* and the index behind it."""
+    end = i + 1 + buf[i]
+    return bytes(buf[i + 1 : end]), end

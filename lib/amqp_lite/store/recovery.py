@@ -1,0 +1,290 @@
+"""What a start does with the octets it finds on a device: which of them are the log.
+
+Every octet is read once, and those of the last sector twice. Cells that a power cut left half
+programmed may read differently each time, so nothing is believed that was not made solid first,
+and what is not believed is made unreadable. The device is never formatted, and nothing here
+raises for what it finds.
+"""
+
+from array import array
+
+from ..compat import const, copy, fill, is_blank, newest_upto, oldest_from, same, u16, u32
+from .ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE
+from .sectors import HEADER, MAX_ORDER, SLOT, program
+
+_CHAINS = 16  # unfinished ones that are noticed
+_READINGS = const(8)  # of cells that may read differently each time
+_ZERO = b"\0"
+
+
+class Recovery:
+    """
+    ring     a new Ring
+    visitor  message(ring, share) is called for each pending share of each message in the order of
+             the log, definition(ring) for each definition; they may read() the parsed record
+    """
+
+    def __init__(self, ring, visitor):
+        self.ring = ring
+        self.visitor = visitor
+        self.foreign = 0  # sectors that hold neither a header nor nothing
+        self.damaged = 0  # places in the log where no record could be read
+        self.records = 0  # pending ones
+        self._chain_order = array("I", [0] * _CHAINS)
+        self._chain_slot = array("H", [0] * _CHAINS)
+
+    def run(self):
+        """Read the device. The ring is ready then."""
+        ring = self.ring
+        self._read_headers()
+        for sector in range(ring.sectors):
+            if ring.order[sector] and (ring.cover[sector] or self._copies(sector)):
+                self._heal_header(sector)
+        for sector in range(ring.sectors):
+            if ring.order[sector]:
+                self._supersede(sector)
+        if not ring.device.trusted:
+            while True:
+                sector = newest_upto(ring.order, ring.sectors, MAX_ORDER)
+                if sector < 0 or self._settle(sector):
+                    break
+        sector = oldest_from(ring.order, ring.sectors, 1)
+        while sector >= 0:
+            last = ring.order[sector] + ring.cover[sector]
+            if last > ring.newest:
+                ring.newest = last
+                ring.turn = sector
+            self._scan(sector)
+            sector = ring.sector_after(sector)
+        for k in range(_CHAINS):
+            if self._chain_order[k]:
+                drop_chain(ring, self._chain_order[k], self._chain_slot[k])
+        ring.mark()
+
+    # --- sectors ---
+
+    def _read_headers(self):
+        ring = self.ring
+        device = ring.device
+        for sector in range(ring.sectors):
+            base = sector * ring.sector_size
+            for _ in range(2):
+                at = device.at(base, HEADER)
+                buf = device.buf
+                if ring.is_header(buf, at):
+                    ring.order[sector] = u32(buf, at + 4)
+                    ring.cover[sector] = u16(buf, at + 2)
+                    erases = buf[at + 9] << 16 | u16(buf, at + 10)
+                    if erases > ring.worn:
+                        ring.worn = erases
+                    break
+        for sector in range(ring.sectors):
+            if ring.order[sector]:
+                continue
+            at = device.at(sector * ring.sector_size, HEADER)
+            dead = True
+            for i in range(at, at + HEADER):
+                if device.buf[i]:
+                    dead = False
+            if not dead and not is_blank(device.buf, at, HEADER):
+                self.foreign += 1
+            # Not believed once, never believed again. Zeros neither: the cut may have come while
+            # they were programmed.
+            if not dead or not device.trusted:
+                ring.kill(sector)
+
+    def _copies(self, sector):
+        ring = self.ring
+        at = ring.device.at(sector * ring.sector_size, HEADER)
+        return ring.device.buf[at + 8]
+
+    def _heal_header(self, sector):
+        """Make the header of a copy solid: its sources go once it is believed."""
+        ring = self.ring
+        self._solidify(sector * ring.sector_size, 0, HEADER)
+        return self._is_sound(sector)
+
+    def _is_sound(self, sector):
+        """Read a solid header once more. False: it is none, and never again."""
+        ring = self.ring
+        at = ring.device.at(sector * ring.sector_size, HEADER)
+        buf = ring.device.buf
+        if ring.is_header(buf, at):
+            ring.order[sector] = u32(buf, at + 4)
+            ring.cover[sector] = u16(buf, at + 2)
+            return True
+        ring.order[sector] = 0
+        ring.kill(sector)
+        return False
+
+    def _solidify(self, base, i, n):
+        """Program *n* octets of the page at *base* from *i* as they read."""
+        ring = self.ring
+        device = ring.device
+        page = ring.side.page
+        right = False
+        for _ in range(_READINGS):
+            at = device.at(base + i, n)
+            if right and same(device.buf, at, page, i, n):
+                continue
+            for k in range(n):
+                page[i + k] &= device.buf[at + k]
+            right = program(device, base, page, i, n)
+        if not right:
+            ring.faults += 1
+        fill(page, i, n, 0xFF)
+
+    def _settle(self, sector):
+        """Decide once and for all which records the cut has left in the last *sector*.
+
+        It came while a page was programmed: the last one that holds anything, or the one behind
+        it. False: not even the header is sound.
+        """
+        ring = self.ring
+        per_page = ring.page_size // SLOT
+        base = sector * ring.sector_size
+        last = ring.slots - 1
+        while last > 0 and self._is_empty(sector, last):
+            last -= 1
+        torn = last // per_page * per_page
+        self._solidify(base + torn * SLOT, 0, ring.page_size)
+        if not self._is_sound(sector):
+            return False
+        side = ring.side
+        end = min(torn + 2 * per_page, ring.slots)
+        slot = ring.first
+        start = -1  # of what cannot be read
+        while slot < end:
+            if ring.parse(sector, slot):
+                slot += ring.used
+                start = -1
+                side.flush()
+                continue
+            if start < 0 or slot == torn:
+                if start >= 0:
+                    self._zero(base, start)
+                start = slot
+                side.start(base + slot // per_page * ring.page_size, slot % per_page * SLOT)
+            if slot >= torn:
+                side.put(_ZERO, 0, 1)
+                side.skip(SLOT - 1)
+            slot += 1
+        side.flush()
+        return True
+
+    def _zero(self, base, slot):
+        """Make the record unreadable that begins at *slot*."""
+        ring = self.ring
+        address = base + slot * SLOT
+        i = address & ring.page_size - 1
+        ring.side.start(address - i, i)
+        ring.side.put(_ZERO, 0, 1)
+        ring.side.flush()
+
+    def _supersede(self, sector):
+        """Take the sources of the copy in *sector* out of the log."""
+        ring = self.ring
+        order = ring.order[sector]
+        cover = ring.cover[sector]
+        copies = self._copies(sector)
+        if not cover and not copies:
+            return
+        for other in range(ring.sectors):
+            first = ring.order[other]
+            if other == sector or not order <= first <= order + cover:
+                continue
+            if first == order and ring.cover[other] == cover:
+                if copies - self._copies(other) & 0xFF >= 0x80:
+                    continue  # that one is the later copy
+            elif first + ring.cover[other] > order + cover:
+                continue
+            ring.order[other] = 0
+            ring.kill(other)
+
+    # --- records ---
+
+    def _scan(self, sector):
+        ring = self.ring
+        self._heal_marks(sector)
+        slot = ring.first
+        torn = False
+        while slot < ring.slots:
+            if not ring.parse(sector, slot):
+                following = ring.blank_end(slot)
+                if following == slot + 1 and not torn and not ring.device.trusted:
+                    torn = not self._is_empty(sector, slot)
+                    if torn and not self._is_zeroed(sector, slot):
+                        self.damaged += 1
+                slot = following
+                continue
+            torn = False
+            used = ring.used
+            needed = False
+            kind = ring.kind & TYPE
+            for share in range(ring.shares):
+                if not ring.is_pending(sector, slot + share):
+                    continue
+                needed = True
+                if kind == MESSAGE:
+                    self.visitor.message(ring, share)
+                elif kind == DEFINITION:
+                    self.visitor.definition(ring)
+            if needed:
+                ring.live[sector] += used
+                self.records += 1
+                if kind == BODY:
+                    self._note_chain(ring.chain_order, ring.chain_slot, True)
+                elif ring.kind & CHAIN:
+                    self._note_chain(ring.chain_order, ring.chain_slot, False)
+            slot += used
+
+    def _is_empty(self, sector, slot):
+        """Whether nothing was written to *slot*, but to make it unreadable perhaps."""
+        ring = self.ring
+        at = ring.device.at(sector * ring.sector_size + slot * SLOT, SLOT)
+        octet = ring.device.buf[at]
+        return (octet == 0xFF or not octet) and is_blank(ring.device.buf, at + 1, SLOT - 1)
+
+    def _is_zeroed(self, sector, slot):
+        ring = self.ring
+        at = ring.device.at(sector * ring.sector_size + slot * SLOT, 1)
+        return not ring.device.buf[at]
+
+    def _heal_marks(self, sector):
+        """Make solid what reads as done: a torn mark shall not come back in a later start."""
+        ring = self.ring
+        base = sector * ring.sector_size
+        at = ring.device.at(base + HEADER, ring.bitmap)
+        if not is_blank(ring.device.buf, at, ring.bitmap):
+            self._solidify(base, HEADER, ring.bitmap)
+
+    def _note_chain(self, order, slot, is_open):
+        """A part of a chain was found, or its message: those without one are dropped later."""
+        empty = -1
+        for k in range(_CHAINS):
+            if self._chain_order[k] == order and self._chain_slot[k] == slot:
+                if not is_open:
+                    self._chain_order[k] = 0
+                return
+            if not self._chain_order[k]:
+                empty = k
+        if is_open and empty >= 0:
+            self._chain_order[empty] = order
+            self._chain_slot[empty] = slot
+
+
+def drop_chain(ring, order, slot):
+    """Mark the parts of a body as done; *order* and *slot* are the place of the first."""
+    chain_order = order
+    chain_slot = slot
+    ring.commit()  # parts that are not on flash yet would not be found
+    while ring.next_record(order, slot):
+        order = ring.at_order
+        slot = ring.at_slot
+        following = ring.slot_behind()
+        if ring.chain_order == chain_order and ring.chain_slot == chain_slot:
+            if ring.kind & CHAIN:
+                break
+            if ring.kind & TYPE == BODY:
+                ring.ack(order, slot, 0)
+        slot = following
