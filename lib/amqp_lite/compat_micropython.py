@@ -181,11 +181,13 @@ def local_port(sock, port):
 
 
 def unload(*names):
-    package = sys.modules["amqp_lite"]
     for name in names:
-        sys.modules.pop("amqp_lite." + name, None)
-        if hasattr(package, name):
-            delattr(package, name)
+        name = "amqp_lite." + name
+        sys.modules.pop(name, None)
+        package, _, module = name.rpartition(".")
+        package = sys.modules.get(package)
+        if hasattr(package, module):
+            delattr(package, module)
     gc.collect()
 
 

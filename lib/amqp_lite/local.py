@@ -62,7 +62,7 @@ def publish(broker, exchange, routing_key, body, properties):
     route = broker.route(memoryview(head), 0, len(head))
     persistent = properties.get("delivery_mode") == 2
     needed = broker.entries_for(route, route.stamp, persistent)
-    if needed > broker.entries.free - broker.promised:
+    if not broker.has_entries(needed):
         raise ResourceLimitExceeded("no room for another delivery")
     message = broker.pool.begin(len(head) + len(encoded) + len(body))
     if message is None:
@@ -113,7 +113,9 @@ class Subscriber:
         except Exception as error:  # the application's, which may not stop the broker
             print_error(error, log.error)
             self._broker.metrics.callback_errors += 1
-            if not entry.tries and self.consumer is not None:
+            # What was delivered before a restart, nobody knows: that does not count.
+            tries = entry.tries - (entry.share >= 0 and entry.order <= self._broker.inherited)
+            if tries <= 0 and self.consumer is not None:
                 # Once more, in the next step; a second failure drops it.
                 left = 0
                 queue.requeue(entry)

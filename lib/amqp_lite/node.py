@@ -42,10 +42,13 @@ class Node:
         profile = complete(profile, settings["limits"])
         check(profile)
         check_room(settings, profile)
+        unload("config", "limits")
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]
         self.profile = profile
-        self.broker = Broker(profile, _open_store(settings["store"], profile), match_headers)
+        store = _open_store(settings["store"], profile)
+        unload("checks", "store.open")
+        self.broker = Broker(profile, store, match_headers)
         self.running = False
         self._started = ticks_ms()
         self._subscribers = []
@@ -65,11 +68,13 @@ class Node:
             profile["output_budget"],
             profile["stack_send"],
         )
+        # Before the store is read, so that a port in use is said at once; served behind it.
+        ports = [self.reactor.listen(row["host"], row["port"]) for row in settings["listeners"]]
+        self.broker.restore()
+        unload("store.recovery")
         self._declare(settings)
-        unload("config", "limits", "checks", "store.open")
-        for listener in settings["listeners"]:
-            port = self.reactor.listen(listener["host"], listener["port"])
-            print("listening on %s:%d" % (listener["host"], port))
+        for row, port in zip(settings["listeners"], ports):
+            print("listening on %s:%d" % (row["host"], port))
 
     def _declare(self, settings):
         """Declare what the configuration has; it counts where the store has it otherwise."""
@@ -91,8 +96,10 @@ class Node:
             try:
                 broker.declare_queue(name, row["durable"], None, row["auto_delete"], arguments)
             except PreconditionFailed:
-                log.warning("queue '%s' was stored otherwise: it is changed", row["name"])
                 queue = broker.queue(name)
+                if queue.durable != row["durable"]:
+                    log.warning("queue '%s' was stored: it stays durable", row["name"])
+                log.warning("queue '%s' was stored otherwise: it is changed", row["name"])
                 queue.auto_delete = row["auto_delete"]
                 broker.change_queue(queue, arguments)
         for row in settings["bindings"]:
@@ -197,7 +204,7 @@ def _open_store(settings, profile):
 
     ring = Ring(open_device(settings, "store"))
     chains = max(8, profile["messages"] // 16)
-    return Durable(ring, write_table, read_table, 512 + profile["receive_buffer"], chains)
+    return Durable(ring, write_table, read_table, chains)
 
 
 def octets(value):

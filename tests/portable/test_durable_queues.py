@@ -188,8 +188,23 @@ def test_consumers_that_hold_all_memory_are_given_the_rest_later():
     assert seen == numbers(0, 50)
 
 
-def test_transient_ones_keep_their_order_while_a_backlog_is_on_flash():
+def test_transient_ones_that_hold_all_memory_leave_some_to_fetch_with():
     world = World(**SMALL)
+    peer = world.client()
+    peer.queue("q", durable=1)
+    peer.queue("nobody's")
+    publish(peer, "q", *numbers(0, 20))
+    world, peer = cut(world)
+    publisher = world.client()
+    publisher.queue("nobody's")
+    publish(publisher, "nobody's", *numbers(0, 10), delivery_mode=1)
+    assert publisher.engine.stalled
+    found = peer.contents(wire.consume(1, "q", "c", no_ack=1))
+    assert [content[4] for content in found] == numbers(0, 20)
+
+
+def test_transient_ones_keep_their_order_while_a_backlog_is_on_flash():
+    world = World(messages=10, deliveries=10, blocks=32)
     peer = world.client()
     peer.queue("q", durable=1)
     definition = world.stored()
@@ -437,8 +452,8 @@ def random_walk(steps, **profile):
         rows = model.waiting[name]
         if act < 8:
             persistent = below(4) > 0
-            if not persistent and world.broker.entries.free < 6:
-                continue
+            if not persistent and world.broker.entries.free < 12:
+                continue  # what waits on flash needs some, or it is never read
             fan = below(3) == 0
             body = b"%d " % sequence + b"x" * below(60 if below(8) else 1500)
             if not persistent:

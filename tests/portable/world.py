@@ -54,10 +54,10 @@ class World:
         self.profile = dict(PROFILE)
         self.profile.update(numbers)
         self.flash = flash or RamFlash(16, 1024, 64)
-        scratch = 512 + self.profile["receive_buffer"]
-        store = Durable(Ring(self.flash), write_table, read_table, scratch)
+        store = Durable(Ring(self.flash), write_table, read_table)
         self.broker = Broker(self.profile, store, match_headers)
         self.broker.now = 1000
+        self.broker.restore()
         self.access = Access(users)
         self.channels = Table(Channel, self.profile["channels"], "channel")
         self.engines = []  # idle ones

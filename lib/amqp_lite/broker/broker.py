@@ -52,6 +52,8 @@ class Broker:
         self.properties_max = profile["receive_buffer"] - _HEADER_FRAME
         self.entries = Table(Entry, profile["deliveries"], "delivery")
         self.promised = 0  # entries that half-received messages will take
+        self.spare_entries = 0  # kept for messages from the store, see note_backlog()
+        self._backlogs = 0  # queues that have one
         self.consumers = Table(Consumer, profile["consumers"], "consumer")
         self.queue_table = Table(Queue, profile["queues"], "queue")
         self.exchange_table = Table(Exchange, profile["exchanges"], "exchange")
@@ -67,13 +69,37 @@ class Broker:
         self.stream_from = profile["blocks"] * profile["block_size"] // 16
         self.stored_max = profile["stored_max"]
         self._visit = 0
-        self._head = bytearray(_SHORTSTRS + profile["receive_buffer"])
+        self.scratch = bytearray(_SHORTSTRS + profile["receive_buffer"])  # for one call's use
         self._match_headers = match_headers
         for name, kind in PREDECLARED:
             self._add_exchange(name, kind, {}).durable = True
+
+    def restore(self):
+        """Read the store. Once, before anything else is done."""
+        store = self.store
         store.restore(self)
         if store.keeps:
             self.inherited = store.ring.newest
+            for name in self.queues:
+                self.note_backlog(0, self.queues[name].backlog)
+
+    def note_backlog(self, before, after):
+        """The backlog of a queue was *before* and is *after* now.
+
+        A stored message needs memory on its way out, whatever came behind it and holds the rest:
+        as long as there is a backlog, publishers leave some.
+        """
+        if before and after or before == after:
+            return
+        self._backlogs += 1 if after else -1
+        pool = self.pool
+        if self._backlogs:
+            pool.spare = min(self.store.whole_max // pool.block_size + 2, pool.blocks // 4)
+            pool.spare_messages = min(1, pool.messages.size - 1)
+            self.spare_entries = min(1, self.entries.size - 1)
+        else:
+            pool.spare = pool.spare_messages = self.spare_entries = 0
+            self.freed = True
 
     # --- exchanges ---
 
@@ -353,7 +379,7 @@ class Broker:
 
     def _route_of(self, message):
         """Resolve the route of a whole *message* anew, with its headers."""
-        head = self._head
+        head = self.scratch
         self.pool.read_at(message, 0, message.head + message.properties, head, 0)
         name = 1 + head[0]
         exchange = find_name(self.exchanges, head, 1, head[0])
@@ -439,6 +465,10 @@ class Broker:
             if route.queues[k].number < 0:
                 return False
         return True
+
+    def has_entries(self, needed):
+        """Whether a publish may take so many entries."""
+        return needed <= self.entries.free - self.promised - self.spare_entries or not needed
 
     def is_roomy(self):
         """Whether there is so much memory that stored messages may stay in it, too."""

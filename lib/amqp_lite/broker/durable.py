@@ -55,20 +55,22 @@ class Durable:
     """
     ring          a Ring, not read yet
     write_table, read_table   encode the arguments of definitions, see v091/codec.py
-    scratch       octets for the longest head and properties of a message
     chains        bodies that may be under way at once, between a socket and the ring
     """
 
     keeps = True
 
-    def __init__(self, ring, write_table, read_table, scratch, chains=8):
+    def __init__(self, ring, write_table, read_table, chains=8):
         self.ring = ring
         self.order = 0  # place of the message appended last
         self.slot = 0
         self.found = -1  # share of the record that find() found
         self.broken = False  # what was appended cannot be made safe
-        self.recovery = None
+        self.damaged = 0  # places that could not be read at start
         self.fan_out = min(255, (ring.slots - ring.first) // 4)  # queues of one record, at most
+        # Octets of the longest message in one record: a sector takes a few, or much of it would
+        # stay empty, and each can be fetched into a small pool.
+        self.whole_max = ring.largest // 3
         self._files = ring.device.trusted
         self._gather_ms = getattr(ring.device, "commit_ms", 0)
         self._bodies = []  # all chains, to see whether another one is the same body
@@ -77,7 +79,7 @@ class Durable:
         self._reserved = 1 if chains > 1 else 0  # for a publisher, whatever consumers hold
         self._write_table = write_table
         self._read_table = read_table
-        self._scratch = bytearray(scratch)
+        self._scratch = None  # the broker's, for the longest head and properties of a message
         self._now = 0
         self._clock = 0
         self._clock_stored = 0
@@ -95,9 +97,10 @@ class Durable:
     def restore(self, broker):
         """Read the ring: the queues, exchanges and bindings, and how many messages wait."""
         self._broker = broker
+        self._scratch = broker.scratch
         broker.pool.ended = self._ended
         self._now = broker.now
-        self.recovery = recovery = Recovery(self.ring, self)
+        recovery = Recovery(self.ring, self)
         recovery.run()
         ring = self.ring
         late = self._late
@@ -113,6 +116,7 @@ class Durable:
             "store: %d records in %d of %d sectors", recovery.records,
             ring.sectors - ring.free(), ring.sectors,
         )  # fmt: skip
+        self.damaged = recovery.damaged
         if recovery.foreign:
             log.warning("store: %d sectors held something else", recovery.foreign)
         if recovery.damaged:
@@ -140,6 +144,7 @@ class Durable:
     def definition(self, ring):
         n = ring.size
         if n > len(self._scratch):
+            log.warning("store: a definition of %d octets does not fit", n)
             return
         buf = self._scratch
         ring.read(0, buf, 0, n)
@@ -272,6 +277,8 @@ class Durable:
 
         Its place is `order` and `slot` then. False: there is no room.
         """
+        if self.broken:
+            return False
         pool = self._broker.pool
         ring = self.ring
         chain = message.chain
@@ -283,10 +290,8 @@ class Durable:
         meta = head + (10 if expires else 2)
         kind = MESSAGE
         whole = meta + message.body
-        fits = whole + 2 * count + count <= ring.largest
-        if chain is None and not (
-            fits and (whole <= ring.largest // 3 or whole + 3 * count <= ring.room())
-        ):
+        fits = whole + 3 * count <= ring.largest
+        if chain is None and not (fits and whole <= self.whole_max):
             chain = self._own
             self.begin_chain(chain)
             self._append_body(chain, message, head)
@@ -556,7 +561,7 @@ class Durable:
         in_parts = ring.kind & CHAIN
         if in_parts and self._chains.free <= self._reserved:
             return None
-        message = pool.begin(ring.size - lead)
+        message = pool.fetch(ring.size - lead)
         if message is None:
             return None
         ring.read(0, buf, 0, meta)
@@ -601,7 +606,7 @@ class Durable:
     def _is_in_parts(self, entry):
         """Whether append() stored the body, which is in RAM, in parts; the ring has parsed it."""
         ring = self.ring
-        if entry.message.size + 10 <= ring.largest // 3:
+        if entry.message.size + 10 <= self.whole_max:
             return False
         if ring.uncommitted:
             self._commit()
@@ -660,7 +665,7 @@ class Durable:
             "sectors_free": free,
             "erases_most": ring.worn,
             "faults": ring.faults,
-            "damaged": self.recovery.damaged + ring.corrupt,
+            "damaged": self.damaged + ring.corrupt,
             "merges": ring.merges,
             "copies": ring.copies,
             "broken": self.broken,

@@ -51,13 +51,24 @@ class Pool:
         self.block_size = block_size
         self.blocks = blocks
         self.available = blocks  # neither taken nor reserved
+        self.spare = 0  # of them, kept for messages from the store: they are what may be in the
+        self.spare_messages = 0  # way of those that came later and hold everything else
         self._next = array("H" if blocks < 65536 else "I", range(1, blocks + 1))
         self._free = 0
 
     def begin(self, size):
         """A message with room for *size* octets; None when there is no room for it now."""
+        if self.messages.free <= self.spare_messages:
+            return None
+        return self._begin(size, self.available - self.spare)
+
+    def fetch(self, size):
+        """The same for one from the store, which may use what begin() and extend() spare."""
+        return self._begin(size, self.available) if self.messages.free else None
+
+    def _begin(self, size, available):
         blocks = (size + self.block_size - 1) // self.block_size
-        if blocks > self.available or not self.messages.free:
+        if blocks > available:
             return None
         message = self.messages.take()
         self.available -= blocks
@@ -73,7 +84,7 @@ class Pool:
         """Promise *message* room for *size* octets more than it has; False when there is none."""
         whole = (message.size + size + self.block_size - 1) // self.block_size
         has = message.reserved + (message.size + self.block_size - 1) // self.block_size
-        if whole - has > self.available:
+        if whole - has > self.available - self.spare:
             return False
         if whole > has:
             self.available -= whole - has

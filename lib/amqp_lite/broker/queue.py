@@ -155,7 +155,7 @@ class Queue:
             if not self.backlog:
                 self.order = broker.store.order
                 self.slot = broker.store.slot
-            self.backlog += 1
+            self._set_backlog(self.backlog + 1)
             if self.consumers:
                 broker.behind = True
         elif not self._push_entry(message, share):
@@ -245,7 +245,7 @@ class Queue:
         if not broker.store.find(self):
             # Octets went bad since they were counted.
             broker.metrics.dropped_corrupt += self.backlog
-            self.backlog = 0
+            self._set_backlog(0)
             self.octets = 0
             entry = self.ready.head
             while entry is not None:
@@ -254,11 +254,17 @@ class Queue:
             return False
         return entry is None or _is_behind(entry, self.order, self.slot, 0)
 
+    def _set_backlog(self, n):
+        before = self.backlog
+        self.backlog = n
+        if not before or not n:
+            self.broker.note_backlog(before, n)
+
     def _drop_found(self):
         store = self.broker.store
         body = store.body_size()
         self.octets -= body if body < self.octets else self.octets
-        self.backlog -= 1
+        self._set_backlog(self.backlog - 1)
         store.ring.pass_by(self)
         store.drop_found()
 
@@ -284,7 +290,7 @@ class Queue:
         entry.order = self.order
         entry.position = self.slot
         entry.expires = expires
-        self.backlog -= 1
+        self._set_backlog(self.backlog - 1)
         store.ring.pass_by(self)
         if self.ready.head is None:
             self.ready.append(entry)

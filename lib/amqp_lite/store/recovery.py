@@ -12,9 +12,11 @@ from ..compat import const, copy, fill, is_blank, newest_upto, oldest_from, same
 from .ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE
 from .sectors import HEADER, MAX_ORDER, SLOT, program
 
-_CHAINS = 16  # unfinished ones that are noticed
-_READINGS = const(8)  # of cells that may read differently each time
+_CHAINS = 16  # unfinished ones, at each place of the log, that are noticed
+_READINGS = const(24)  # of cells that may read differently each time: hundreds of them
 _ZERO = b"\0"
+_UNSETTLED = const(0)  # slots of the header, whose bits of the bitmap are free for this
+_SETTLED = const(1)
 
 
 class Recovery:
@@ -32,6 +34,8 @@ class Recovery:
         self.records = 0  # pending ones
         self._chain_order = array("I", [0] * _CHAINS)
         self._chain_slot = array("H", [0] * _CHAINS)
+        self._chain_octets = array("I", [0] * _CHAINS)
+        self._chains_missed = False
 
     def run(self):
         """Read the device. The ring is ready then."""
@@ -43,13 +47,16 @@ class Recovery:
         for sector in range(ring.sectors):
             if ring.order[sector]:
                 self._supersede(sector)
-        if not ring.device.trusted:
-            while True:
-                sector = newest_upto(ring.order, ring.sectors, MAX_ORDER)
-                if sector < 0 or self._settle(sector):
-                    break
+        newest = newest_upto(ring.order, ring.sectors, MAX_ORDER)
+        if newest >= 0:
+            ring.live[newest] = 1  # not free, but not read before the others are
         sector = oldest_from(ring.order, ring.sectors, 1)
         while sector >= 0:
+            if sector == newest:
+                newest = -1
+                sector = self._settle(sector)
+                if sector < 0:
+                    break
             last = ring.order[sector] + ring.cover[sector]
             if last > ring.newest:
                 ring.newest = last
@@ -117,13 +124,13 @@ class Recovery:
         ring.kill(sector)
         return False
 
-    def _solidify(self, base, i, n):
+    def _solidify(self, base, i, n, readings=_READINGS):
         """Program *n* octets of the page at *base* from *i* as they read."""
         ring = self.ring
         device = ring.device
         page = ring.side.page
         right = False
-        for _ in range(_READINGS):
+        for _ in range(readings):
             at = device.at(base + i, n)
             if right and same(device.buf, at, page, i, n):
                 continue
@@ -135,11 +142,31 @@ class Recovery:
         fill(page, i, n, 0xFF)
 
     def _settle(self, sector):
-        """Decide once and for all which records the cut has left in the last *sector*.
+        """Decide once and for all what the cut has left in the last *sector* of the log.
 
         It came while a page was programmed: the last one that holds anything, or the one behind
-        it. False: not even the header is sound.
+        it. What cannot be read now is made unreadable, but a cut in that may leave a record whose
+        ones are unsure: then only a copy of the sector is solid. Bits of the bitmap that belong
+        to no slot say that this has begun, and that it is done.
+
+        The sector it is in now; -1: not even its header is sound.
         """
+        ring = self.ring
+        base = sector * ring.sector_size
+        if not ring.device.trusted and not ring.cover[sector]:
+            if ring.is_pending(sector, _SETTLED):
+                order = ring.order[sector]
+                if not ring.is_pending(sector, _UNSETTLED) and ring.copy_sector(sector, False):
+                    sector = ring.sector_of(order)
+                    base = sector * ring.sector_size
+                elif not self._settle_here(sector):
+                    ring.live[sector] = 0
+                    return -1
+                self._clear(base, _SETTLED)
+        ring.live[sector] = 0
+        return sector
+
+    def _settle_here(self, sector):
         ring = self.ring
         per_page = ring.page_size // SLOT
         base = sector * ring.sector_size
@@ -150,6 +177,7 @@ class Recovery:
         self._solidify(base + torn * SLOT, 0, ring.page_size)
         if not self._is_sound(sector):
             return False
+        self._clear(base, _UNSETTLED)
         side = ring.side
         end = min(torn + 2 * per_page, ring.slots)
         slot = ring.first
@@ -171,6 +199,15 @@ class Recovery:
             slot += 1
         side.flush()
         return True
+
+    def _clear(self, base, bit):
+        """Clear one of the first 8 bits of the bitmap."""
+        device = self.ring.device
+        page = self.ring.side.page
+        page[HEADER] = device.buf[device.at(base + HEADER, 1)] & ~(0x80 >> bit)
+        if not program(device, base, page, HEADER, 1):
+            self.ring.faults += 1
+        page[HEADER] = 0xFF
 
     def _zero(self, base, slot):
         """Make the record unreadable that begins at *slot*."""
@@ -219,23 +256,18 @@ class Recovery:
                 continue
             torn = False
             used = ring.used
-            needed = False
             kind = ring.kind & TYPE
-            for share in range(ring.shares):
-                if not ring.is_pending(sector, slot + share):
-                    continue
-                needed = True
-                if kind == MESSAGE:
-                    self.visitor.message(ring, share)
-                elif kind == DEFINITION:
-                    self.visitor.definition(ring)
-            if needed:
+            if ring.is_needed():
                 ring.live[sector] += used
                 self.records += 1
                 if kind == BODY:
-                    self._note_chain(ring.chain_order, ring.chain_slot, True)
-                elif ring.kind & CHAIN:
-                    self._note_chain(ring.chain_order, ring.chain_slot, False)
+                    self._note_part()
+                elif kind == DEFINITION:
+                    self.visitor.definition(ring)
+                elif not ring.kind & CHAIN or self._is_whole():
+                    for share in range(ring.shares):
+                        if ring.is_pending(sector, slot + share):
+                            self.visitor.message(ring, share)
             slot += used
 
     def _is_empty(self, sector, slot):
@@ -256,25 +288,50 @@ class Recovery:
         base = sector * ring.sector_size
         at = ring.device.at(base + HEADER, ring.bitmap)
         if not is_blank(ring.device.buf, at, ring.bitmap):
-            self._solidify(base, HEADER, ring.bitmap)
+            self._solidify(base, HEADER, ring.bitmap, 1)
 
-    def _note_chain(self, order, slot, is_open):
-        """A part of a chain was found, or its message: those without one are dropped later."""
+    def _note_part(self):
+        ring = self.ring
+        k = self._chain()
+        if k < 0:
+            self._chains_missed = True
+        else:
+            self._chain_octets[k] += ring.size
+
+    def _is_whole(self):
+        """Whether all parts of the parsed message were found; else they are dropped later.
+
+        Its marks and theirs may have been cut in the middle.
+        """
+        k = self._chain()
+        if k < 0:
+            return True  # as far as is known
+        if self._chain_octets[k] != self.ring.chain_size and not self._chains_missed:
+            return False
+        self._chain_order[k] = 0
+        return True
+
+    def _chain(self):
+        """The number of the parsed record's chain, a new one perhaps; -1: too many."""
+        ring = self.ring
         empty = -1
         for k in range(_CHAINS):
-            if self._chain_order[k] == order and self._chain_slot[k] == slot:
-                if not is_open:
-                    self._chain_order[k] = 0
-                return
+            if self._chain_order[k] == ring.chain_order and self._chain_slot[k] == ring.chain_slot:
+                return k
             if not self._chain_order[k]:
                 empty = k
-        if is_open and empty >= 0:
-            self._chain_order[empty] = order
-            self._chain_slot[empty] = slot
+        if empty >= 0:
+            self._chain_order[empty] = ring.chain_order
+            self._chain_slot[empty] = ring.chain_slot
+            self._chain_octets[empty] = 0
+        return empty
 
 
 def drop_chain(ring, order, slot):
-    """Mark the parts of a body as done; *order* and *slot* are the place of the first."""
+    """Mark the parts of a body, and the message it is of, as done.
+
+    order, slot  the place of the first part
+    """
     chain_order = order
     chain_slot = slot
     ring.commit()  # parts that are not on flash yet would not be found
@@ -284,6 +341,9 @@ def drop_chain(ring, order, slot):
         following = ring.slot_behind()
         if ring.chain_order == chain_order and ring.chain_slot == chain_slot:
             if ring.kind & CHAIN:
+                if ring.is_needed():
+                    for share in range(ring.shares):
+                        ring.ack(order, slot, share)
                 break
             if ring.kind & TYPE == BODY:
                 ring.ack(order, slot, 0)

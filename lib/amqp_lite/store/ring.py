@@ -107,6 +107,7 @@ class Ring(Sectors):
         # counters
         self.corrupt = 0  # records lost
         self.merges = 0
+        self.refused = 0  # acks that the flash took no mark of: they come back at a restart
 
     # --- appending ---
 
@@ -462,7 +463,8 @@ class Ring(Sectors):
         if self.acks == len(self._ack_slot):
             self.mark()
             if self.acks == len(self._ack_slot):
-                return  # the flash takes no marks any more
+                self.refused += 1
+                return
         k = self.acks
         self._ack_order[k] = order
         self._ack_slot[k] = slot
@@ -485,6 +487,7 @@ class Ring(Sectors):
                 self.faults += 1
                 if not self.copy_sector(sector, True):
                     self.acks -= 1
+                    self.refused += 1
                     right = False
         return right
 
@@ -506,15 +509,17 @@ class Ring(Sectors):
                 continue
             bit = self.slot + share
             i = HEADER + (bit >> 3)
-            if share >= self.shares or not page[i] & 0x80 >> (bit & 7):
+            if share >= self.shares:
                 continue
-            page[i] &= ~(0x80 >> (bit & 7))
+            # Also what reads as done: a cut may have left it half programmed.
             if i < lowest:
                 lowest = i
             if i > highest:
                 highest = i
-            if not _any_bit(page, HEADER, self.slot, self.shares):
-                ended += self.used
+            if page[i] & 0x80 >> (bit & 7):
+                page[i] &= ~(0x80 >> (bit & 7))
+                if not _any_bit(page, HEADER, self.slot, self.shares):
+                    ended += self.used
         right = True
         if lowest <= highest:
             fill(page, HEADER, lowest - HEADER, 0xFF)

@@ -188,7 +188,7 @@ class Channel(Topology):
         chain = broker.store.take_chain() if stream else None
         message.chain = chain
         if (
-            needed > broker.entries.free - broker.promised
+            not broker.has_entries(needed)
             or (stream and chain is None)
             or not broker.pool.extend(message, size if stream else size + body)
         ):
