@@ -15,7 +15,6 @@ from .compat import heap_free, ticks_ms, unload
 from .errors import ConfigError, PreconditionFailed
 from .log import log
 from .net.reactor import Reactor
-from .store.ram import RamStore
 from .v091.channel import Channel
 from .v091.codec import match_headers, read_table, write_table
 from .v091.connection import Connection
@@ -196,14 +195,17 @@ class Node:
 
 
 def _open_store(settings, profile):
+    # Late: a board pays for one of them.
     if settings is None:
+        from .store.ram import RamStore
+
         return RamStore()
     from .broker.durable import Durable
     from .store.open import open_device
     from .store.ring import Ring
 
     ring = Ring(open_device(settings, "store"))
-    chains = max(8, profile["messages"] // 16)
+    chains = max(4, profile["messages"] // 16)
     return Durable(ring, write_table, read_table, chains)
 
 

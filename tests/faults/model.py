@@ -107,7 +107,7 @@ class Model:
         self.items = dict(other.items) if other else {}  # place -> Item
         self.kept = dict(other.kept) if other else {}  # places of those that are committed
         self.left = dict(other.left) if other else {}  # place -> shares that are not marked
-        self.open = dict(other.open) if other else {}  # places that a noisy start left undecided
+        self.open = dict(other.open) if other else {}  # places that a noisy start left undecided: seen then
         self.acked = dict(other.acked) if other else {}  # (place, share), not marked yet
         self.loose = dict(other.loose) if other else {}  # those acked before a cut, but seen again
         self.tries = dict(other.tries) if other else {}  # (place, share) -> [done, begun]
@@ -164,7 +164,7 @@ class Model:
             (place, share)
             for place in sorted(self.items)
             for share in self.left[place]
-            if (place, share) not in self.acked
+            if (place, share) not in self.acked and self.open.get(place, True)
         ]
 
     def settle(self, seen, noisy):
@@ -183,7 +183,7 @@ class Model:
         if noisy:
             for place in self.items:
                 if place not in self.kept:
-                    self.open[place] = True
+                    self.open[place] = place in seen
             return
         for place in list(self.items):
             if place in seen:

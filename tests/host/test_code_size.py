@@ -8,8 +8,12 @@ from command import ROOT
 from amqp_lite.limits import CODE
 
 LIB = ROOT / "lib"
-# Needed once at start and given back, or imported only by boards that use them, or by desktops.
-NOT_KEPT = {"checks", "compat_cpython", "config", "limits", "local", "properties"}
+# Needed once at start and given back, or imported only by boards that use them, or by desktops. Of
+# the devices a board keeps one: `segments`, the largest, on a stock Pico W.
+NOT_KEPT = {
+    "checks", "compat_cpython", "config", "device", "file", "limits", "local", "open",
+    "properties", "ram", "recovery",
+}  # fmt: skip
 # What a Pico W keeps of a module, by its .mpy file: octets for each, and for each octet. Fitted to
 # all modules as imported on one.
 MODULE = 254

@@ -30,7 +30,7 @@ ROOMY_LIMITS = {
     "heap": 0, "connections": 16, "unauthenticated": 4, "channels": 40,
     "receive_buffer": 4096, "send_buffer": 8192,
     "exchanges": 24, "queues": 40, "bindings": 80, "consumers": 40,
-    "messages": 256, "deliveries": 512,
+    "messages": 256, "deliveries": 512, "blocks": 256, "message_max": 8192,
 }
 LARGEST_BODY = 300_000      # octets; more proves nothing new and costs every run its time
 
