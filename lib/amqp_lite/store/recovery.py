@@ -193,6 +193,8 @@ class Recovery:
                     self._zero(base, start)
                 start = slot
                 side.start(base + slot // per_page * ring.page_size, slot % per_page * SLOT)
+            if not self._is_empty(sector, slot):
+                end = ring.slots  # it may go on behind pages that are its own 0xFF
             if slot >= torn:
                 side.put(_ZERO, 0, 1)
                 side.skip(SLOT - 1)
