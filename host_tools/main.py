@@ -73,6 +73,26 @@ def _parser():
     budget = _command(config, "budget", "say what a profile costs", "config", "do_budget")
     budget.add_argument("--profile", metavar="NAME", default="linux")
     _command(config, "new", "print a configuration to start from", "config", "do_new")
+
+    ring = commands.add_parser("ring", help="look into a ring of durable messages")
+    ring = ring.add_subparsers(metavar="COMMAND", required=True)
+    show = _ring_command(ring, "show", "say what it holds, and how worn it is", "do_show")
+    show.add_argument(
+        "--messages-per-day", metavar="N", type=_amount, help="for the years left: what to expect"
+    )
+    show.add_argument(
+        "--days", metavar="N", type=_amount, help="for the years left: how long it is in use"
+    )
+    _ring_command(
+        ring,
+        "verify",
+        "read every record and say what is damaged: exit code 1 then; not for what was cut off",
+        "do_verify",
+    )
+    export = _ring_command(
+        ring, "export", "print what waits as JSON lines, oldest first", "do_export"
+    )
+    export.add_argument("--queue", metavar="NAME", help="of this queue alone")
     return parser
 
 
@@ -80,6 +100,47 @@ def _command(commands, name, help_text, module, function):
     parser = commands.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=(module, function))
     return parser
+
+
+def _ring_command(commands, name, help_text, function):
+    parser = _command(commands, name, help_text, "ring", function)
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a ring file, a dump of flash or a folder of segments. It is only read, also while a "
+        "broker runs on it: what is being written then may be missing, or there in part",
+    )
+    parser.add_argument(
+        "--offset", metavar="OCTETS", type=_octets, help="where it begins, if it is not found"
+    )
+    parser.add_argument(
+        "--size",
+        metavar="OCTETS",
+        type=_octets,
+        help="of the ring, where the file has more or a larger ring was there before",
+    )
+    return parser
+
+
+def _octets(text):
+    """A number of octets, also as 0x..."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of octets")
+    return value
+
+
+def _amount(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def _port(text):

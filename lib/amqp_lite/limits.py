@@ -50,7 +50,7 @@ CODE = 127300
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
-_SINGLE = const(730)  # words of what there is one of: broker, reactor, metrics, users
+_SINGLE = const(760)  # words of what there is one of: broker, reactor, metrics, users
 # Octets, with their length, of what is made later; few are longer.
 _NAME = const(24)
 _LOG_LINE = const(96)

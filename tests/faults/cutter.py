@@ -206,8 +206,8 @@ class Rot:
         ring = world.ring
         model = world.model
         places = sorted(model.kept)
-        if not places:
-            return
+        if not places or world.streams:
+            return  # the parts of a chain that has no message yet are nobody's
         item = model.items[chance.choice(places)]
         place = item.place
         if item.parts and chance.below(2):

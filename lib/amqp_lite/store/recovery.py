@@ -124,13 +124,13 @@ class Recovery:
         ring.kill(sector)
         return False
 
-    def _solidify(self, base, i, n, readings=_READINGS):
+    def _solidify(self, base, i, n):
         """Program *n* octets of the page at *base* from *i* as they read."""
         ring = self.ring
         device = ring.device
         page = ring.side.page
         right = False
-        for _ in range(readings):
+        for _ in range(_READINGS):
             at = device.at(base + i, n)
             if right and same(device.buf, at, page, i, n):
                 continue
@@ -290,7 +290,7 @@ class Recovery:
         base = sector * ring.sector_size
         at = ring.device.at(base + HEADER, ring.bitmap)
         if not is_blank(ring.device.buf, at, ring.bitmap):
-            self._solidify(base, HEADER, ring.bitmap, 1)
+            self._solidify(base, HEADER, ring.bitmap)
 
     def _note_part(self):
         ring = self.ring
