@@ -108,7 +108,7 @@ def _ring_command(commands, name, help_text, function):
         "file",
         metavar="FILE",
         help="a ring file, a dump of flash or a folder of segments. It is only read, also while a "
-        "broker runs on it: what is being written then may be missing, or there in part",
+        "broker runs on it: what that writes or takes meanwhile may be missing, or there still",
     )
     parser.add_argument(
         "--offset", metavar="OCTETS", type=_octets, help="where it begins, if it is not found"

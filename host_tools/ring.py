@@ -1,380 +1,24 @@
-"""`amqp-lite ring ...`: what a ring holds, whether all of it can be read, and its messages.
-
-The ring is read as the next start of a broker would read it, from a private copy of what differs:
-see image.py. One pass over the log follows, over the octets as they are.
-"""
+"""`amqp-lite ring ...`: what a ring holds, whether all of it can be read, and its messages."""
 
 import base64
 import codecs
 import json
 import math
 import os
-import struct
 import sys
 
-from amqp_lite.broker.broker import Broker
-from amqp_lite.broker.durable import Chain, Durable
 from amqp_lite.broker.exchange import KINDS
-from amqp_lite.compat import is_blank, u16, u32
-from amqp_lite.limits import complete
-from amqp_lite.log import log
-from amqp_lite.store.recovery import Recovery
-from amqp_lite.store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE, Ring
-from amqp_lite.store.sectors import HEADER, MAX_ORDER, SLOT
-from amqp_lite.v091.codec import match_headers, read_table, write_table
-from amqp_lite.v091.properties import read_properties
+from amqp_lite.store.ring import MESSAGE, TYPE
+from amqp_lite.store.sectors import SLOT
 
+from .content import CLOCK_MASK, CUT, DAMAGED, OVERWRITTEN, SETTLED, TICK_MS, Content, Message
 from .errors import CommandError
 from .image import open_image
 
 _ENDURANCE = 100_000  # erases of a sector, what makers of NOR flash promise at least
 _RETENTION = 20  # years, likewise
-_FILE_PAGE = 4096  # octets of a page of a gateway's file; flash has smaller ones
-_PIECE = 49152  # octets of a body in memory at once; a multiple of 3, for base64
-_CLOCK = 0x43  # a definition that is the store's clock, see broker/durable.py
-_TICK_MS = 16  # its unit
-_CLOCK_MASK = 0x3FFFFFFF
-_FOR_EVER = 0xFFFFFFFF
-_EXPIRES = 0x8000
-
-# What a Gap is.
-_DAMAGED = "damaged"
-_CUT = "cut off"
-_SETTLED = "cut off and settled"
-_UNSURE = "cut off or older"
-
-
-class Gap:
-    """Slots that hold octets and no record that can be read."""
-
-    def __init__(self, sector, slot, end):
-        self.sector = sector
-        self.slot = slot
-        self.end = end  # the slot behind
-        self.kind = _DAMAGED
-
-
-class Message:
-    """What a MESSAGE record says, without its body; drawn in broker/durable.py."""
-
-    def __init__(self, ring):
-        size = u16(_payload(ring, 0, 2), 0)
-        self.body_at = size & ~_EXPIRES
-        octets = _payload(ring, 0, self.body_at)
-        self.born = self.ttl_ms = None  # by the store's clock, in its units; milliseconds
-        at = 2
-        if size & _EXPIRES:
-            self.born, ttl_ms = struct.unpack_from(">II", octets, 2)
-            self.ttl_ms = None if ttl_ms == _FOR_EVER else ttl_ms
-            at = 10
-        self.exchange, at = _short(octets, at)
-        self.routing_key, at = _short(octets, at)
-        self.properties = read_properties(octets, at)
-        self.in_parts = ring.kind & CHAIN
-        self.body_size = ring.chain_size if self.in_parts else ring.size - self.body_at
-
-
-class Content:
-    """
-    image  see image.py
-
-    records() has to be exhausted before the attributes below `definitions` say anything.
-    """
-
-    def __init__(self, image):
-        self.image = image
-        self.broker, order, cover = _start(image)
-        self.ring = ring = Ring(image.device())
-        ring.order[:] = order
-        ring.cover[:] = cover
-        for sector in range(ring.sectors):
-            ring.live[sector] = order[sector] > 0  # next_record() passes by the others
-        self._store = Durable(ring, write_table, read_table, 1)
-        self.exchanges = [e for e in self.broker.exchanges.values() if e.defined_order]
-        self.bindings = [
-            b for e in self.broker.exchanges.values() for b in e.bindings if b.defined_order
-        ]
-        self._defined = {
-            (item.defined_order, item.defined_slot)
-            for item in [*self.broker.queues.values(), *self.exchanges, *self.bindings]
-        }
-        self.definitions = len(self._defined)
-        self.useless = 0  # definitions that a later one replaced, or that refer to nothing
-        self.read = 0  # records
-        self.messages = 0  # of them, with those that are done
-        self.message_slots = 0  # of them and the parts of their bodies
-        self.clock = None  # the last time found, in the clock's units
-        self.using = 0  # sectors with something pending
-        self.gaps = []
-        self.bodies = {}  # (order, slot) of the first part: octets of parts without a message
-        self.incomplete = []  # (order, slot, octets found, octets in all) of messages
-        self.in_file = False  # else it is flash, or segments
-        # Of the sectors that have a last page behind their records: in how many it is blank.
-        self._erased = 0
-        self._unerased = 0
-
-    # --- the log ---
-
-    def records(self):
-        """Parse each record in the order of the log; yields True when it is pending.
-
-        The record is in `ring` then; what is done with it in between may parse others.
-        """
-        ring = self.ring
-        sector = ring.sector_from(1)
-        while sector >= 0:
-            pending = False
-            for slot in self._slots(sector):
-                self.read += 1
-                needed = bool(ring.is_needed())
-                pending |= needed
-                self._note(needed)
-                if needed:
-                    yield (sector, slot)
-            self.using += pending
-            sector = ring.sector_after(sector)
-        self._judge()
-
-    def _slots(self, sector):
-        """The slots of the records in *sector*, each parsed. What is between them goes to `gaps`.
-
-        One follows the other without space: what comes before a record that can be read was one.
-        """
-        ring = self.ring
-        gaps = []
-        slot = end = ring.first
-        while slot < ring.slots:
-            if not ring.parse(sector, slot):
-                slot = ring.blank_end(slot)
-                continue
-            if slot > end:
-                # A broker that runs may have written it since.
-                if ring.parse(sector, end):
-                    slot = end
-                else:
-                    gaps.append(Gap(sector, end, slot))
-                    ring.parse(sector, slot)
-            end = slot + ring.used
-            yield slot
-            slot = end
-        if end < ring.slots:
-            self._look_behind(sector, end, gaps)
-        if self._is_same(sector):
-            self.gaps += gaps
-
-    def _look_behind(self, sector, slot, gaps):
-        """Look at what is in *sector* from *slot* on, where its records end."""
-        ring = self.ring
-        buf = ring.device.buf
-        base = sector * ring.sector_size
-        per_page = ring.page_size // SLOT
-        if slot <= ring.slots - per_page:
-            if is_blank(buf, base + ring.sector_size - ring.page_size, ring.page_size):
-                self._erased += 1
-            else:
-                self._unerased += 1
-        if not is_blank(buf, base + slot * SLOT, (ring.slots - slot) * SLOT):
-            end = ring.slots
-            while is_blank(buf, base + (end - 1) * SLOT, SLOT):
-                end -= 1
-            gap = Gap(sector, slot, end)
-            gap.kind = _CUT
-            gaps.append(gap)
-
-    def _is_same(self, sector):
-        """Whether *sector* is what it was in the beginning: a broker may run."""
-        ring = self.ring
-        base = sector * ring.sector_size
-        buf = ring.device.buf
-        return ring.is_header(buf, base) and u32(buf, base + 4) == ring.order[sector]
-
-    def _note(self, needed):
-        """Count the parsed record."""
-        ring = self.ring
-        kind = ring.kind & TYPE
-        chain = (ring.chain_order, ring.chain_slot)
-        if kind == MESSAGE:
-            self.messages += 1
-            self.message_slots += ring.used
-        if kind == BODY:
-            self.message_slots += ring.used
-            if needed:
-                self.bodies[chain] = self.bodies.get(chain, 0) + ring.size
-        elif kind == DEFINITION and needed:
-            octets = _payload(ring, 0, min(5, ring.size))
-            if octets[0] == _CLOCK:
-                self.clock = u32(octets, 1)
-            elif (ring.at_order, ring.at_slot) not in self._defined:
-                self.useless += 1
-        elif ring.kind & CHAIN and needed:
-            found = self.bodies.pop(chain, 0)
-            if found != ring.chain_size:
-                self.incomplete.append((ring.at_order, ring.at_slot, found, ring.chain_size))
-
-    def is_whole(self):
-        """Whether all of the message found last is there."""
-        place = (self.ring.at_order, self.ring.at_slot)
-        return not self.incomplete or self.incomplete[-1][:2] != place
-
-    def _judge(self):
-        """Say of what lies behind the records of a sector what that is."""
-        ring = self.ring
-        self.in_file = not self.image.in_segments and (
-            ring.page_size >= _FILE_PAGE or self._unerased > self._erased
-        )
-        newest = max(range(ring.sectors), key=lambda sector: ring.order[sector])
-        kept = []
-        for gap in self.gaps:
-            if gap.kind == _CUT:
-                octet = ring.device.buf[gap.sector * ring.sector_size + gap.slot * SLOT]
-                if self.in_file:
-                    # An erase leaves the octets of earlier records there.
-                    gap.kind = _UNSURE
-                    if gap.sector != newest or not octet & 0x80 or not octet & TYPE:
-                        continue
-                elif not octet:
-                    gap.kind = _SETTLED
-                elif gap.sector != newest and not self.image.in_segments:
-                    gap.kind = _DAMAGED  # at a start it would have been made unreadable
-            kept.append(gap)
-        self.gaps = kept
-
-    # --- sectors ---
-
-    def erase_counts(self):
-        """Those of the sectors that say one."""
-        ring = self.ring
-        buf = ring.device.buf
-        bases = range(0, ring.sectors * ring.sector_size, ring.sector_size)
-        return [
-            buf[at + 9] << 16 | u16(buf, at + 10) for at in bases if ring.is_header(buf, at)
-        ]
-
-    def bad_headers(self):
-        """The sectors that have none that can be read, nor nothing: a list of (sector, records).
-
-        records  pending ones in it, which can be read with an order that is missing in the log
-        """
-        ring = self.ring
-        buf = ring.device.buf
-        rows = []
-        for sector in range(ring.sectors):
-            at = sector * ring.sector_size
-            header = bytes(buf[at : at + HEADER])
-            if (
-                not ring.order[sector]
-                and not ring.is_header(buf, at)
-                and header not in (b"\0" * HEADER, b"\xff" * HEADER)
-            ):
-                rows.append((sector, self._salvageable(sector, header)))
-        return rows
-
-    def _salvageable(self, sector, header):
-        ring = self.ring
-        used = [order for order in ring.order if order]
-        first = max(1, min(used, default=1) - 1)
-        behind = min(max(used, default=0) + 2, first + 4 * ring.sectors)
-        orders = [(u32(header, 4), u16(header, 2))]
-        orders += [(order, 0) for order in range(first, behind) if order not in used]
-        count = 0
-        for order, cover in orders:
-            if not 0 < order <= MAX_ORDER:
-                continue
-            ring.order[sector] = order
-            ring.cover[sector] = cover
-            slot = ring.first
-            if ring.parse(sector, slot):
-                while slot < ring.slots:
-                    if ring.parse(sector, slot):
-                        count += ring.is_needed()
-                        slot += ring.used
-                    else:
-                        slot = ring.blank_end(slot)
-                break
-        ring.order[sector] = ring.cover[sector] = 0
-        return count
-
-    def where(self, gap):
-        """The octets of *gap* in the file."""
-        base = self.image.offset + gap.sector * self.ring.sector_size
-        return base + gap.slot * SLOT, base + gap.end * SLOT - 1
-
-    # --- messages ---
-
-    def name_of(self, number):
-        """The name of the queue that has this *number*; None when it has no definition."""
-        queue = self.broker.numbered(number)
-        return None if queue is None else queue.name
-
-    def body(self, message):
-        """The pieces of the body of *message*, which was parsed last; all have _PIECE octets but
-        the last one. What is parsed is another record then."""
-        ring = self.ring
-        if not message.in_parts:
-            at = message.body_at
-            return [_payload(ring, i, min(_PIECE, ring.size - i))
-                    for i in range(at, ring.size, _PIECE)]  # fmt: skip
-        chain = Chain()
-        chain.order = ring.chain_order
-        chain.slot = ring.chain_slot
-        chain.size = ring.chain_size
-        return self._parts(chain)
-
-    def _parts(self, chain):
-        cursor = _Cursor()
-        octets = bytearray(_PIECE)
-        left = chain.size
-        while left:
-            n = min(left, _PIECE)
-            if not self._store.read_body(cursor, chain, n, octets, 0):
-                raise CommandError("the ring was overwritten while it was read; once more", 1)
-            left -= n
-            yield bytes(octets[:n])
-
-
-class _Cursor:
-    part_order = part_slot = part_at = 0
-
-
-class _Count:
-    """A visitor for what a Recovery finds."""
-
-    def __init__(self):
-        self.definitions = 0
-
-    def message(self, ring, share):
-        pass
-
-    def definition(self, ring):
-        self.definitions += 1
-
-
-def _start(image):
-    """Start a broker on *image*: it with its definitions, and the order and cover of sectors."""
-    count = _Count()
-    Recovery(Ring(image.device()), count).run()
-    log.configure("error", 0)
-    most = count.definitions + 1
-    # Memory for no message, and for any definition.
-    numbers = {"receive_buffer": 65536, "messages": 1, "blocks": 1, "deliveries": 1,
-               "consumers": 1, "routes": 1, "queues": most, "bindings": most,
-               "exchanges": most + 6}  # fmt: skip
-    store = Durable(Ring(image.device()), write_table, read_table, 1)
-    broker = Broker(complete(numbers), store, match_headers)
-    broker.restore()
-    return broker, store.ring.order, store.ring.cover
-
-
-def _payload(ring, i, n):
-    octets = bytearray(n)
-    ring.read(i, octets, 0, n)
-    return bytes(octets)
-
-
-def _short(octets, i):
-    """The short string at *i* and the index behind it."""
-    end = i + 1 + octets[i]
-    return octets[i + 1 : end], end
+_READINGS = 5  # of a ring that a broker writes to, when something in it seems to be damaged
+_CHANGED = "it was written to meanwhile: a broker runs on it"
 
 
 # --- show ---
@@ -423,13 +67,16 @@ def _print_sectors(path, content):
           f" in pages of {ring.page_size}")  # fmt: skip
     if image.offset or image.offset + image.size < os.fstat(image.file.fileno()).st_size:
         print(f"it lies in octets {image.offset} to {image.offset + image.size - 1} of the file")
-    bad = len(content.bad_headers())
-    print(f"{content.using} hold what waits, {ring.sectors - content.using - bad} are free,"
-          f" {bad} have a header that cannot be read")  # fmt: skip
+    bad = content.bad_headers()
+    print(f"{content.using} hold what waits, {ring.sectors - content.using - len(bad)} are free,"
+          f" {len(bad)} have a header that cannot be read")  # fmt: skip
+    lost = sum(records for _, records in bad)
+    if lost:
+        print(f"{_many(lost, 'record')} behind such headers, not counted below")
     for kind, text in (
-        (_DAMAGED, "could not be read: try `ring verify`"),
-        (_CUT, "cut off while it was written"),
-        (_SETTLED, "cut off earlier, and settled by a start since"),
+        (DAMAGED, "could not be read: try `ring verify`"),
+        (CUT, "cut off while it was written"),
+        (SETTLED, "cut off earlier, and settled by a start since"),
     ):
         count = sum(gap.kind == kind for gap in content.gaps)
         if count:
@@ -451,7 +98,7 @@ def _print_queues(content, queues):
         name = content.name_of(number)
         age = "-"
         if born is not None:
-            age = _age(((content.clock - born) & _CLOCK_MASK) * _TICK_MS)
+            age = _age(((content.clock - born) & CLOCK_MASK) * TICK_MS)
         name = "(no definition)" if name is None else _label(name)
         rows.append((name, number, messages, octets, age))
     print()
@@ -495,8 +142,11 @@ def _print_table(rows, sides):
 def _print_wear(content, args):
     ring = content.ring
     counts = content.erase_counts()
-    mean = sum(counts) / len(counts)
     print()
+    if not counts:
+        print("erases of a sector: unknown, no header says them")
+        return
+    mean = sum(counts) / len(counts)
     print(f"erases of a sector: lowest {min(counts)}, mean {mean:.1f}, highest {max(counts)},"
           f" of {_ENDURANCE} it endures")  # fmt: skip
     silent = ring.sectors - len(counts)
@@ -532,45 +182,60 @@ def _print_wear(content, args):
 def do_verify(args):
     sys.stdout.reconfigure(errors="backslashreplace")
     with _open(args) as image:
-        content = Content(image)
-        before = _written_at(image)
-        for _ in content.records():
-            pass
-        ring = content.ring
-        sectors = sum(order > 0 for order in ring.order)
-        print(f"{args.file}: {_many(content.read, 'record')} read in {_many(sectors, 'sector')}"
-              f" of {ring.sectors}")  # fmt: skip
-        damaged = 0
-        for gap in content.gaps:
-            first, last = content.where(gap)
-            slots = "slot %d" % gap.slot
-            if gap.end - gap.slot > 1:
-                slots = "slots %d to %d" % (gap.slot, gap.end - 1)
-            done = ""
-            if gap.kind == _DAMAGED:
-                damaged += 1
-                if not ring.is_pending(gap.sector, gap.slot):
-                    done = ", which was done with"
-            where = f"sector {gap.sector}, {slots}, octets {first:#x} to {last:#x}"
-            print(f"{gap.kind}: {where}{done}")
-        for sector, records in content.bad_headers():
-            address = image.offset + sector * ring.sector_size
-            damaged += records > 0
-            what = "its header cannot be read, as after an erase that was cut off"
-            if records:
-                what = f"its header cannot be read, {_many(records, 'record')} behind it can"
-            kind = _DAMAGED if records else "no header"
-            print(f"{kind}: sector {sector}, octet {address:#x}: {what}")
-        for order, slot, found, size in content.incomplete:
+        for _ in range(_READINGS):
+            before = _written_at(image)
+            content = Content(image)
+            for _ in content.records():
+                pass
+            lines, damaged = _findings(content)
+            changed = _written_at(image) != before
+            if not damaged or not changed:
+                break
+    ring = content.ring
+    sectors = sum(order > 0 for order in ring.order)
+    print(f"{args.file}: {_many(content.read, 'record')} read in {_many(sectors, 'sector')}"
+          f" of {ring.sectors}")  # fmt: skip
+    for line in lines:
+        print(line)
+    print(f"{_many(damaged, 'place')} damaged" if damaged else "nothing is damaged")
+    if changed:
+        print(_CHANGED)
+    return 1 if damaged else 0
+
+
+def _findings(content):
+    """A line for each place that is not as it should be, and how many of them are damage."""
+    ring = content.ring
+    lines = []
+    damaged = 0
+    for gap in content.gaps:
+        first, last = content.where(gap)
+        slots = f"slot {gap.slot}"
+        if gap.end - gap.slot > 1:
+            slots = f"slots {gap.slot} to {gap.end - 1}"
+        line = f"{gap.kind}: sector {gap.sector}, {slots}, octets {first:#x} to {last:#x}"
+        if gap.kind == DAMAGED:
             damaged += 1
-            print(f"{_DAMAGED}: the message of order {order}, slot {slot}:"
-                  f" {found} of the {size} octets of its body are there")  # fmt: skip
-        if content.bodies:
-            print(f"unfinished: {_many(len(content.bodies), 'body', 'bodies')} without a message")
-        print(f"{_many(damaged, 'place')} damaged" if damaged else "nothing is damaged")
-        if _written_at(image) != before:
-            print("it was written to meanwhile: a broker runs on it")
-        return 1 if damaged else 0
+            if not ring.is_pending(gap.sector, gap.slot):
+                line += ", which was done with"
+        lines.append(line)
+    for sector, records in content.bad_headers():
+        kind = "no header"
+        what = "its header cannot be read, as after an erase that was cut off"
+        if records:
+            damaged += 1
+            kind = DAMAGED
+            what = f"its header cannot be read, {_many(records, 'record')} behind it can"
+        address = content.image.offset + sector * ring.sector_size
+        lines.append(f"{kind}: sector {sector}, octet {address:#x}: {what}")
+    for order, slot, found, size in content.incomplete:
+        damaged += 1
+        lines.append(f"{DAMAGED}: the message of order {order}, slot {slot}:"
+                     f" {found} of the {size} octets of its body are there")  # fmt: skip
+    if content.bodies:
+        count = _many(len(content.bodies), "body", "bodies")
+        lines.append(f"unfinished: {count} without a message")
+    return lines, damaged
 
 
 def _written_at(image):
@@ -582,6 +247,7 @@ def _written_at(image):
 
 def do_export(args):
     with _open(args) as image:
+        before = _written_at(image)
         content = Content(image)
         wanted = None
         if args.queue is not None:
@@ -597,11 +263,15 @@ def do_export(args):
         if content.incomplete:
             print(f"left out: {_many(len(content.incomplete), 'message')} without the whole body",
                   file=sys.stderr)  # fmt: skip
-        damaged = sum(gap.kind == _DAMAGED for gap in content.gaps)
+        damaged = sum(gap.kind == DAMAGED for gap in content.gaps)
+        damaged += sum(records > 0 for _, records in content.bad_headers())
         if damaged:
             print(f"{_many(damaged, 'place')} could not be read: see `ring verify`",
                   file=sys.stderr)  # fmt: skip
-        return 1 if content.incomplete or damaged else 0
+        missing = content.incomplete or damaged
+        if missing and _written_at(image) != before:
+            print(_CHANGED, file=sys.stderr)
+        return 1 if missing else 0
 
 
 def _export(content, sector, slot, wanted):
@@ -629,13 +299,14 @@ def _export(content, sector, slot, wanted):
             "properties": _plain(message.properties),
         }
         if message.born is not None:
-            fields["born_ms"] = message.born * _TICK_MS
+            fields["born_ms"] = message.born * TICK_MS
         if message.ttl_ms is not None:
             fields["ttl_ms"] = message.ttl_ms
 
         def body():
-            # The pieces before may be of another record.
-            ring.parse(sector, slot)
+            # What was parsed last may be another record.
+            if not ring.parse(sector, slot):
+                raise CommandError(OVERWRITTEN, 1)
             return content.body(message)
 
         _print_message(fields, body)

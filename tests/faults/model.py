@@ -50,6 +50,9 @@ class Store:
         self.merge = merge
 
 
+STORE = None  # a Store for worlds that are told none, for mutants.py
+
+
 class Chip(Nor):
     """A Nor that is quick to copy and to read, and that ends endless loops."""
 
@@ -237,7 +240,7 @@ class World:
     def __init__(self, chip, chance, store=None, model=None, rots=False):
         self.chip = chip
         self.chance = chance
-        self.store = store or Store()
+        self.store = store or STORE or Store()
         self.model = model or Model()
         self.rots = rots
         self.worn = False  # a cell may be stuck: a full ring is no fault

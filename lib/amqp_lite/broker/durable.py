@@ -24,8 +24,7 @@ import struct
 from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
 from ..errors import AMQPError, NotFound, ResourceLimitExceeded
 from ..log import log
-from ..store.recovery import Recovery, drop_chain
-from ..store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE
+from ..store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE, drop_chain
 from .table import Table
 
 _EXPIRES = const(0x8000)
@@ -100,6 +99,9 @@ class Durable:
         self._scratch = broker.scratch
         broker.pool.ended = self._ended
         self._now = broker.now
+        # Late, because it is needed once: a board gets its memory back.
+        from ..store.recovery import Recovery
+
         recovery = Recovery(self.ring, self)
         recovery.run()
         ring = self.ring

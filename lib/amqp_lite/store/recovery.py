@@ -8,8 +8,8 @@ raises for what it finds.
 
 from array import array
 
-from ..compat import const, copy, fill, is_blank, newest_upto, oldest_from, same, u16, u32
-from .ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE
+from ..compat import const, fill, is_blank, newest_upto, oldest_from, same, u16, u32
+from .ring import BODY, CHAIN, DEFINITION, TYPE, drop_chain
 from .sectors import HEADER, MAX_ORDER, SLOT, program
 
 _CHAINS = 16  # unfinished ones, at each place of the log, that are noticed
@@ -327,26 +327,3 @@ class Recovery:
             self._chain_slot[empty] = ring.chain_slot
             self._chain_octets[empty] = 0
         return empty
-
-
-def drop_chain(ring, order, slot):
-    """Mark the parts of a body, and the message it is of, as done.
-
-    order, slot  the place of the first part
-    """
-    chain_order = order
-    chain_slot = slot
-    ring.commit()  # parts that are not on flash yet would not be found
-    while ring.next_record(order, slot):
-        order = ring.at_order
-        slot = ring.at_slot
-        following = ring.slot_behind()
-        if ring.chain_order == chain_order and ring.chain_slot == chain_slot:
-            if ring.kind & CHAIN:
-                if ring.is_needed():
-                    for share in range(ring.shares):
-                        ring.ack(order, slot, share)
-                break
-            if ring.kind & TYPE == BODY:
-                ring.ack(order, slot, 0)
-        slot = following

@@ -571,3 +571,26 @@ def _any_bit(bits, i, first, n):
         if bits[i + (bit >> 3)] & 0x80 >> (bit & 7):
             return True
     return False
+
+
+def drop_chain(ring, order, slot):
+    """Mark the parts of a body, and the message it is of, as done.
+
+    order, slot  the place of the first part
+    """
+    chain_order = order
+    chain_slot = slot
+    ring.commit()  # parts that are not on flash yet would not be found
+    while ring.next_record(order, slot):
+        order = ring.at_order
+        slot = ring.at_slot
+        following = ring.slot_behind()
+        if ring.chain_order == chain_order and ring.chain_slot == chain_slot:
+            if ring.kind & CHAIN:
+                if ring.is_needed():
+                    for share in range(ring.shares):
+                        ring.ack(order, slot, share)
+                break
+            if ring.kind & TYPE == BODY:
+                ring.ack(order, slot, 0)
+        slot = following
