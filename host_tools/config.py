@@ -66,6 +66,7 @@ def do_new(args):
     settings = {
         "device": "edge-1",
         "profile": "linux",
+        "store": {"kind": "file", "path": "edge.ring", "size": 64 << 20},
         "log_level": "info",
         "listeners": [{"host": "0.0.0.0", "port": 5672}],
         "users": {"sensor": user},

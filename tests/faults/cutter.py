@@ -98,9 +98,7 @@ class Watch:
                 found.append("bitmap")
         if world.streams:
             found.append("chain open")
-        if world.model.items and any(
-            [item.kind == "D" for item in world.model.items.values()]
-        ):  # fmt: skip
+        if any(item.kind == "D" for item in world.model.items.values()):
             found.append("with definitions")
         return found
 

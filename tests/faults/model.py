@@ -18,7 +18,6 @@ its counts of pending slots against what is on the device.
 from amqp_lite.store import merge as _merge
 from amqp_lite.store import recovery as _recovery
 from amqp_lite.store import ring as _ring
-
 from nor import _POOL, RANDOM, Nor
 
 QUEUES = (0, 1, 2, 3, 255, 256, 300, 65535)

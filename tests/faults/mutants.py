@@ -106,7 +106,8 @@ MUTANTS = [
     ("copy: header before data", "sectors",
      "            start = 0 if k else HEADER\n", "            start = 0\n"),
     ("copy: writer stays in the failing sector", "sectors",
-     "            self.writer.base += (target - source) * self.sector_size\n", "            pass\n"),
+     "            self.writer.base += (target - source) * self.sector_size\n",
+     "            pass\n"),
     ("a failing sector is not copied", "ring",
      "                if not self.copy_sector(sector, True):\n", "                if True:\n"),
     ("marks before their record", "ring",
@@ -155,8 +156,14 @@ MUTANTS = [
      "        return self.at_slot + (1 if self.kind & MOVED else self.used)\n",
      "        return self.at_slot + self.used\n"),
     ("the chain is forgotten at a sector's end", "ring",
-     "            struct.pack_into(\">IHI\", head, 0, chain_order,",
-     "            struct.pack_into(\">IHI\", head, 0, self.chain_order,"),
+     "        chain_order = self.chain_order\n        chain_slot = self.chain_slot\n"
+     "        chain_size = self.chain_size\n        if self.tail < 0 or self.tail_slot + used >"
+     " self.slots:\n            if used > self.slots - self.first or not self._next_sector():\n"
+     "                return False\n",
+     "        chain_size = self.chain_size\n        if self.tail < 0 or self.tail_slot + used >"
+     " self.slots:\n            if used > self.slots - self.first or not self._next_sector():\n"
+     "                return False\n"
+     "        chain_order = self.chain_order\n        chain_slot = self.chain_slot\n"),
     ("dead neighbours end the merged orders", "merge",
      "                    many += 1\n                    last = other\n",
      "                    many += 1\n                last = other\n"),
@@ -169,8 +176,8 @@ MUTANTS = [
 REDUNDANT = {
     "the earlier copy counts": "both hold the same until a start zeroes one, and it does so before"
     " anything is marked",
-    "only bits that read as pending are marked": "a start makes weak marks solid; what 24 readings"
-    " of a cell miss shows in a few of 100,000 chained cuts, as it did while they were read once",
+    "only bits that read as pending are marked": "a start makes weak marks solid; what 24"
+    " readings of a cell miss is too rare, while they were read once this did show",
 }
 
 

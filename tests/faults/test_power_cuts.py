@@ -1,13 +1,12 @@
-"""Power cuts: random programs with a cut at every operation, and what each rule of the store is for.
+"""Power cuts: random programs with a cut at every operation, and one test for each rule.
 
 The long runs are those of cutter.py; here is a part of them, with another seed each time.
 """
 
 import os
 
-from amqp_lite.store.ring import CHAIN, MESSAGE
-
 import cutter
+from amqp_lite.store.ring import CHAIN, MESSAGE
 from model import Chip, Cursor, Visitor, World
 from nor import MIXED, ONES, RANDOM, STORED, ZEROS, Chance
 
@@ -116,27 +115,8 @@ def test_a_half_programmed_header_is_not_believed_two_starts_later():
     """The header of a merged sector whose cells read 1 in one start must not count in the next."""
     for mode in range(1, 5):
         bench, keep = sparse(5)
-        state = []
-
-        def hook(kind, where, buf):
-            if kind == "P" and where % 1024 == 0 and buf[0] == 0xA1 and (buf[2] or buf[3]):
-                # As it was, with all cells of the header half programmed.
-                variants = list(bench.chip.torn_programs(where, buf, Chance(1), False))
-                state.append(variants[-5])
-                raise cutter.PowerCut
-
-        bench.chip.hook = hook
-        try:
-            for _ in range(40):
-                place = bench.message(200)
-                bench.world.commit()
-                bench.done(place)
-                bench.merge()
-        except cutter.PowerCut:
-            pass
-        bench.chip.hook = None
-        assert state
-        bench.chip.apply(state[0])
+        bench.ring.prepare()
+        cut(bench, is_header, WEAK_OLD, bench.merge)
         bench.start(ONES)
         place = bench.message(30)
         bench.world.commit()
@@ -301,7 +281,7 @@ def test_zeros_of_a_header_are_not_trusted():
         cut(bench, is_kill, WEAK_OLD, bench.merge)
         bench.start(ZEROS)
         found = bench.seen()
-        assert all([(place, 0) in found for place in keep])
+        assert all((place, 0) in found for place in keep)
         bench.done(*keep)
         # The merged sector is erased; its sources need not be.
         merged = bench.ring.sector_of(keep[0][0])
@@ -360,6 +340,17 @@ def sparse(sectors=6):
     return bench, keep
 
 
+def test_orders_of_a_merged_sector_are_not_given_again():
+    bench, keep = sparse()
+    bench.start()  # no sector is being written now: the last one is merged, too
+    assert bench.merge()
+    bench.start()
+    place = bench.message()
+    bench.world.commit()
+    assert place[0] > keep[-1][0]
+    assert bench.seen() == [(k, 0) for k in keep + [place]]
+
+
 def test_an_erase_that_leaves_a_zero_is_not_merged_into():
     bench, keep = sparse()
     sector = bench.ring.turn + 1
@@ -371,6 +362,15 @@ def test_an_erase_that_leaves_a_zero_is_not_merged_into():
     assert bench.seen() == [(place, 0) for place in keep]
 
 
+class Copying:
+    def __init__(self, ring, sector):
+        self.ring = ring
+        self.sector = sector
+
+    def __call__(self):
+        self.ring.copy_sector(self.sector, False)
+
+
 def test_a_copy_takes_the_place_of_its_source():
     """Whether the cut comes before the source is zeroed, or the copy is erased before it is."""
     for at_once in (True, False):
@@ -379,10 +379,7 @@ def test_a_copy_takes_the_place_of_its_source():
         sector = bench.sector(places[0])
         bench.fill_sector()
         bench.ring.prepare()
-
-        def work():
-            bench.ring.copy_sector(sector, False)
-
+        work = Copying(bench.ring, sector)
         if at_once:
             cut(bench, is_kill, 0, work)
             bench.start()
@@ -493,6 +490,33 @@ def test_records_are_of_one_cover_only():
     bench.ring.write_header(page, places[0][0], 5, 0, 1)
     bench.chip.contents[sector * 1024 : sector * 1024 + 16] = page[:16]
     assert bench.seen() == []
+
+
+def test_the_header_of_a_merged_sector_comes_after_its_marks():
+    bench = Bench(6)
+    first = bench.message(30, (1, 2))
+    bench.world.ack((first, 0))
+    bench.world.mark()
+    bench.done(*bench.fill_sector())
+    second = bench.message(30)
+    bench.done(*bench.fill_sector())
+    bench.fill_sector()
+    bench.ring.prepare()
+
+    def hook(kind, where, buf):
+        if is_header(kind, where, buf):
+            # All of the header is there, and nothing behind it.
+            bench.chip.contents[where : where + 16] = buf[:16]
+            raise cutter.PowerCut
+
+    bench.chip.hook = hook
+    try:
+        bench.merge()
+        assert False
+    except cutter.PowerCut:
+        pass
+    bench.chip.hook = None
+    assert bench.seen()[:2] == [(first, 1), (second, 0)]
 
 
 def test_a_header_that_was_believed_once_stays_believed():

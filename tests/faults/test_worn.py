@@ -115,5 +115,3 @@ def test_cells_of_marks_that_forget_bring_back_what_was_done():
     for k in range(16, 24):
         bench.chip.rot(sector * 1024 + k, 0xFF)
     assert len(bench.seen()) == len(places)
-
-

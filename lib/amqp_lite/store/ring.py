@@ -13,7 +13,8 @@ sector, `sector_size` octets in slots of 16:
      8  copy u8         of two sectors with the same order and cover the later copy counts
      9  erases u24      how often this sector was erased
     12  crc32 of the 12 octets before
-    16  bitmap, one bit for each slot of the sector, highest bit first: 0 = done with
+    16  bitmap, one bit for each slot of the sector, highest bit first: 0 = done with; the first
+        two, of the header's own slots, say how far a start got that settled what a cut had left
      .  slots from the first one behind the bitmap
 
 record, from the beginning of a slot:
@@ -42,6 +43,8 @@ What makes it safe at any cut (each is tested by taking it away, see tests/fault
 - The checksum comes last, and its beginning names the place: octets of an earlier life fail.
 - A copy (of a failing or a long unmoved sector, or of several sparse ones) is programmed whole,
   then its header, which is the commit; then the headers of the sources are zeroed.
+- A start first makes solid what it believes of copies, marks and the page being written last, and
+  makes unreadable what it does not believe; see recovery.py.
 - A record's bit is cleared only when the record itself is on flash and read back.
 """
 
@@ -68,7 +71,7 @@ _SPARE = const(2)  # sectors free of pending records that an append leaves, for 
 
 class Ring(Sectors):
     """
-    device  see device.py; recovery.mount() has to read it before anything else is done here
+    device  see device.py; recovery.py has to read it before anything else is done here
     acks    settled records that may wait to be marked, which one program does for a whole sector
     """
 
