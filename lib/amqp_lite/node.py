@@ -48,6 +48,9 @@ class Node:
         store = _open_store(settings["store"], profile)
         unload("checks", "store.open")
         self.broker = Broker(profile, store, match_headers)
+        # Before most buffers are made, because reading the store takes code that goes again.
+        self.broker.restore()
+        unload("store.recovery")
         self.running = False
         self._started = ticks_ms()
         self._subscribers = []
@@ -67,10 +70,8 @@ class Node:
             profile["output_budget"],
             profile["stack_send"],
         )
-        # Before the store is read, so that a port in use is said at once; served behind it.
         ports = [self.reactor.listen(row["host"], row["port"]) for row in settings["listeners"]]
-        self.broker.restore()
-        unload("store.recovery")
+        store.report()
         self._declare(settings)
         for row, port in zip(settings["listeners"], ports):
             print("listening on %s:%d" % (row["host"], port))
@@ -201,6 +202,7 @@ def _open_store(settings, profile):
 
         return RamStore()
     from .broker.durable import Durable
+    from .store import recovery  # noqa: F401 (while there is memory in one piece)
     from .store.open import open_device
     from .store.ring import Ring
 

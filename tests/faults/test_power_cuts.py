@@ -11,7 +11,7 @@ from model import Chip, Cursor, Visitor, World
 from nor import MIXED, ONES, RANDOM, STORED, ZEROS, Chance
 
 MICROPYTHON = not hasattr(os, "cpu_count")
-SINGLE = 4000 if MICROPYTHON else 8000  # cuts
+SINGLE = 3000 if MICROPYTHON else 8000  # cuts
 CHAINED = 1000 if MICROPYTHON else 4000
 
 

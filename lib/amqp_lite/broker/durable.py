@@ -65,7 +65,9 @@ class Durable:
         self.slot = 0
         self.found = -1  # share of the record that find() found
         self.broken = False  # what was appended cannot be made safe
-        self.damaged = 0  # places that could not be read at start
+        self.records = 0  # pending ones that were found at start
+        self.foreign = 0  # sectors that held something else then
+        self.damaged = 0  # places that could not be read then
         self.fan_out = min(255, (ring.slots - ring.first) // 4)  # queues of one record, at most
         # Octets of the longest message in one record: a sector takes a few, or much of it would
         # stay empty, and each can be fetched into a small pool.
@@ -114,15 +116,21 @@ class Durable:
             ring.ack(order, slot, 0)
         ring.mark()
         self._stale.clear()
-        log.info(
-            "store: %d records in %d of %d sectors", recovery.records,
-            ring.sectors - ring.free(), ring.sectors,
-        )  # fmt: skip
+        self.records = recovery.records
+        self.foreign = recovery.foreign
         self.damaged = recovery.damaged
-        if recovery.foreign:
-            log.warning("store: %d sectors held something else", recovery.foreign)
-        if recovery.damaged:
-            log.warning("store: %d places could not be read, cut off or damaged", recovery.damaged)
+
+    def report(self):
+        """Say in the log what was found at start."""
+        ring = self.ring
+        log.info(
+            "store: %d records in %d of %d sectors", self.records, ring.sectors - ring.free(),
+            ring.sectors,
+        )  # fmt: skip
+        if self.foreign:
+            log.warning("store: %d sectors held something else", self.foreign)
+        if self.damaged:
+            log.warning("store: %d places could not be read, cut off or damaged", self.damaged)
         for number in self._orphans:
             log.warning(
                 "store: %d messages of a queue without a definition are left alone",

@@ -93,6 +93,8 @@ class Reactor:
             timeout_ms = 0
         elif timeout_ms > self._next_tick:
             timeout_ms = self._next_tick
+        if not broker.committed and timeout_ms > _COMMIT_MS:
+            timeout_ms = _COMMIT_MS
         self._again = False
         self._poller.wait(timeout_ms, self._on_ready)
         broker.now = now = ticks_ms()
@@ -101,8 +103,6 @@ class Reactor:
             self._resume()
         # Behind everything that publishes, before everything that confirms.
         broker.committed = broker.store.commit()
-        if not broker.committed and self._next_tick > _COMMIT_MS:
-            self._next_tick = _COMMIT_MS
         if broker.behind:
             broker.catch_up()
         peers = self._peers

@@ -13,6 +13,9 @@ class RamStore:
     def restore(self, broker):
         pass
 
+    def report(self):
+        pass
+
     def commit(self):
         return True
 
