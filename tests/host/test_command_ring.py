@@ -643,13 +643,6 @@ def test_what_cannot_be_read(tmp_path):
     assert code == 2 and "'0' is no number above 0" in errors
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may read anything")
-def test_a_file_without_permission(ask):
-    ask.path.write_bytes(b"x" * 5000)
-    ask.path.chmod(0)
-    assert refused("ring", "show", ask.path) == f"{ask.path}: Permission denied"
-
-
 def test_a_queue_that_is_not_there(ask):
     world = some_messages(n=2)
     dump(world, ask.path)
