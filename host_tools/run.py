@@ -23,6 +23,7 @@ Ctrl-C ends it.
 
 _STORE = "amqp-lite.ring"
 _STORE_OCTETS = 64 << 20
+_BOARD_STORE = "amqp-lite-board.ring"  # its sectors are a board's
 _BOARD_OCTETS = 256 << 10
 
 
@@ -54,10 +55,13 @@ def _store(configured, args):
         return None
     if configured is not None and args.store is None:
         return configured
-    store = {"kind": "file", "path": args.store or _STORE, "size": _STORE_OCTETS}
+    if configured is not None and configured["kind"] == "file":
+        return dict(configured, path=args.store)
     if args.micropython:
-        store.update(size=_BOARD_OCTETS, sector_size=4096, page_size=256)
-    return store
+        path = args.store or _BOARD_STORE
+        store = {"kind": "file", "path": path, "size": _BOARD_OCTETS}
+        return dict(store, sector_size=4096, page_size=256)
+    return {"kind": "file", "path": args.store or _STORE, "size": _STORE_OCTETS}
 
 
 def _listener(listeners, host, port):

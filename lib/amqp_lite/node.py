@@ -12,7 +12,7 @@ from .broker.broker import Broker
 from .broker.exchange import KINDS
 from .broker.table import Table
 from .compat import heap_free, ticks_ms, unload
-from .errors import ConfigError, PreconditionFailed
+from .errors import AMQPError, ConfigError, PreconditionFailed
 from .log import log
 from .net.reactor import Reactor
 from .v091.channel import Channel
@@ -45,15 +45,29 @@ class Node:
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]
         self.profile = profile
-        store = _open_store(settings["store"], profile)
-        unload("checks", "store.open")
-        self.broker = Broker(profile, store, match_headers)
-        # Before most buffers are made, because reading the store takes code that goes again.
-        self.broker.restore()
-        unload("store.recovery")
         self.running = False
+        self.reactor = None
         self._started = ticks_ms()
         self._subscribers = []
+        store = _open_store(settings["store"], profile)
+        unload("checks", "store.open")
+        try:
+            self._start(store, settings)
+        except Exception:
+            if self.reactor is not None:
+                self.reactor.close()
+            store.close()
+            raise
+
+    def _start(self, store, settings):
+        profile = self.profile
+        self.broker = Broker(profile, store, match_headers)
+        # Before most buffers are made, because reading the store takes code that goes again.
+        try:
+            self.broker.restore()
+        except OSError as error:
+            raise ConfigError("store: cannot be read: %s" % error)
+        unload("store.recovery")
         access = Access(settings["users"])
         vhosts = (b"/", settings["vhost"].encode())
         channels = Table(Channel, profile["channels"], "channel")
@@ -72,42 +86,56 @@ class Node:
         )
         ports = [self.reactor.listen(row["host"], row["port"]) for row in settings["listeners"]]
         store.report()
-        self._declare(settings)
+        for key, declare in (
+            ("exchanges", self._declare_exchange),
+            ("queues", self._declare_queue),
+            ("bindings", self._declare_binding),
+        ):
+            for k, row in enumerate(settings[key]):
+                try:
+                    declare(row)
+                except AMQPError as error:
+                    # What clients declared may leave no room: who is there is served all the same.
+                    log.error("%s[%d]: %s", key, k, error.text)
         for row, port in zip(settings["listeners"], ports):
             print("listening on %s:%d" % (row["host"], port))
 
-    def _declare(self, settings):
-        """Declare what the configuration has; it counts where the store has it otherwise."""
+    # The configuration counts where the store has it otherwise.
+
+    def _declare_exchange(self, row):
+        declaration = (
+            row["name"].encode(), KINDS[row["type"].encode()], row["durable"],
+            row["auto_delete"], row["internal"], octets(row["arguments"]),
+        )  # fmt: skip
+        try:
+            self.broker.declare_exchange(*declaration)
+        except PreconditionFailed:
+            log.warning("exchange '%s' was stored otherwise: made anew, unbound", row["name"])
+            self.broker.delete_exchange(declaration[0])
+            self.broker.declare_exchange(*declaration)
+
+    def _declare_queue(self, row):
         broker = self.broker
-        for row in settings["exchanges"]:
-            declaration = (
-                row["name"].encode(), KINDS[row["type"].encode()], row["durable"],
-                row["auto_delete"], row["internal"], octets(row["arguments"]),
+        name = row["name"].encode()
+        arguments = octets(row["arguments"])
+        try:
+            broker.declare_queue(name, row["durable"], None, row["auto_delete"], arguments)
+        except PreconditionFailed:
+            queue = broker.queue(name)
+            log.warning(
+                "queue '%s' was stored otherwise: changed%s", row["name"],
+                "" if row["durable"] else ", but it stays durable",
             )  # fmt: skip
-            try:
-                broker.declare_exchange(*declaration)
-            except PreconditionFailed:
-                log.warning("exchange '%s' was stored otherwise: it is made anew", row["name"])
-                broker.delete_exchange(declaration[0])
-                broker.declare_exchange(*declaration)
-        for row in settings["queues"]:
-            name = row["name"].encode()
-            arguments = octets(row["arguments"])
-            try:
-                broker.declare_queue(name, row["durable"], None, row["auto_delete"], arguments)
-            except PreconditionFailed:
-                queue = broker.queue(name)
-                if queue.durable != row["durable"]:
-                    log.warning("queue '%s' was stored: it stays durable", row["name"])
-                log.warning("queue '%s' was stored otherwise: it is changed", row["name"])
-                queue.auto_delete = row["auto_delete"]
-                broker.change_queue(queue, arguments)
-        for row in settings["bindings"]:
-            find = broker.queue if row["destination_type"] == "queue" else broker.exchange
-            broker.bind(
-                broker.exchange(row["source"].encode()), find(row["destination"].encode()),
-                row["routing_key"].encode(), octets(row["arguments"]),
-            )  # fmt: skip
+            queue.auto_delete = row["auto_delete"]
+            broker.change_queue(queue, arguments)
+
+    def _declare_binding(self, row):
+        broker = self.broker
+        find = broker.queue if row["destination_type"] == "queue" else broker.exchange
+        broker.bind(
+            broker.exchange(row["source"].encode()), find(row["destination"].encode()),
+            row["routing_key"].encode(), octets(row["arguments"]),
+        )  # fmt: skip
 
     # --- the wheel ---
 

@@ -915,7 +915,7 @@ def test_settings_that_cannot_be():
         "store.path: expected a name, got 5"
     )
     file = {"kind": "file", "path": "x", "size": 0}
-    assert refused(file) == "store.size: 0 is not in 262144 to 4294901760"
+    assert refused(file) == "store.size: 0 is not in 262144 to 1073741823"
     file["size"] = 3 * 65536
     assert refused(file).startswith("store.size: 196608 is not in 262144 to")
     file["size"] = 5 * 65536 + 1

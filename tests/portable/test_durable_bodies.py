@@ -36,7 +36,7 @@ def text(n, seed=1):
 
 
 def test_bodies_of_all_sizes_survive():
-    world = roomy(24)
+    world = roomy(36)
     peer = start(world, "q")
     # Around a third of a sector, a sector, what is streamed, frame and message_max.
     for size in (
@@ -376,7 +376,7 @@ def test_a_ring_that_is_full_in_the_middle_of_a_body_refuses_it_whole():
     while publish(peer, "q", text(300)) == ["basic.ack"]:
         pass
     before = world.free()
-    for body in (text(LARGE), text(2000), text(1400)):
+    for body in (text(8000), text(2000), text(1400)):
         assert publish(peer, "q", body) == ["basic.nack"]
         assert world.free() == before
     world, peer = cut(world)

@@ -95,7 +95,7 @@ class World:
                     if peer.engine.stalled:
                         peer.engine.resume()
             self.broker.committed = self.broker.store.commit()
-            if self.broker.behind:
+            if self.broker.behind and self.broker.committed:
                 self.broker.catch_up()
             for peer in list(self.peers):
                 peer.engine.pump()

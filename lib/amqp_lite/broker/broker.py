@@ -44,6 +44,7 @@ class Broker:
         self.metrics = Metrics()
         self.now = 0
         self.committed = True  # the store has what it was given
+        self.failures = 0  # of the store: what was accepted and not confirmed by then is lost
         self.behind = False  # messages in the store wait for consumers that are there
         self.inherited = 0  # places of earlier sessions have this order or a lower one
         self.freed = False  # messages or entries became free since somebody cleared this
@@ -543,6 +544,14 @@ class Broker:
         for share in range(n):
             self._numbers[self._stored_in[share]].push(message, share)
         return True
+
+    def holds_stored(self):
+        """Whether durable queues have messages."""
+        for name in self.queues:
+            queue = self.queues[name]
+            if queue.number >= 0 and (queue.waiting() or queue.unacked):
+                return True
+        return False
 
     def catch_up(self):
         """Give messages in the store to consumers, once they are safe or there is memory again."""

@@ -25,6 +25,7 @@ from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
 from ..errors import AMQPError, NotFound, ResourceLimitExceeded
 from ..log import log
 from ..store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE, drop_chain
+from .message import FETCHED
 from .table import Table
 
 _EXPIRES = const(0x8000)
@@ -72,8 +73,8 @@ class Durable:
         # Octets of the longest message in one record: a sector takes a few, or much of it would
         # stay empty, and each can be fetched into a small pool.
         self.whole_max = ring.largest // 3
-        self._files = ring.device.trusted
         self._gather_ms = getattr(ring.device, "commit_ms", 0)
+        self._marks_are_free = ring.device.trusted and not self._gather_ms
         self._bodies = []  # all chains, to see whether another one is the same body
         self._chains = Table(self._make_chain, chains, "stored body")
         self._own = Chain()  # of append()
@@ -99,6 +100,9 @@ class Durable:
         """Read the ring: the queues, exchanges and bindings, and how many messages wait."""
         self._broker = broker
         self._scratch = broker.scratch
+        # A body as large as the ring would leave no room for anybody else's.
+        size = self.ring.sectors * self.ring.sector_size
+        broker.stored_max = min(broker.stored_max, size // 2)
         broker.pool.ended = self._ended
         self._now = broker.now
         # Late, because it is needed once: a board gets its memory back.
@@ -167,6 +171,8 @@ class Durable:
                 self._late.append((ring.at_order, ring.at_slot))
         except AMQPError as error:
             log.warning("store: a definition does not fit: %s", error.text)
+            if buf[0] == 0x51:
+                self._orphans.setdefault(u16(buf, 1), [0, 0])  # its number is not free
 
     def _define(self, buf, ring):
         broker = self._broker
@@ -264,15 +270,16 @@ class Durable:
         if item.defined_order:
             self.ring.ack(item.defined_order, item.defined_slot, 0)
             self.ring.mark()
+            self.ring.sync()
             item.defined_order = 0
 
     def forget_queue(self, queue):
-        """Remove all messages of *queue*, those at consumers too, and then its definition."""
+        """Remove what consumers hold of *queue*, which nothing waits in, and its definition."""
         ring = self.ring
         ring.commit()
         cursor = Chain()
         cursor.order = 1
-        while ring.find(cursor, queue.number) >= 0:
+        while queue.unacked and ring.find(cursor, queue.number) >= 0:
             self.found = ring.share_of(queue.number)
             ring.pass_by(cursor)
             self.drop_found()
@@ -287,8 +294,6 @@ class Durable:
 
         Its place is `order` and `slot` then. False: there is no room.
         """
-        if self.broken:
-            return False
         pool = self._broker.pool
         ring = self.ring
         chain = message.chain
@@ -298,10 +303,11 @@ class Durable:
         if expires:
             self._advance_clock()
         meta = head + (10 if expires else 2)
+        if self.broken or meta >= _EXPIRES:
+            return False
         kind = MESSAGE
         whole = meta + message.body
-        fits = whole + 3 * count <= ring.largest
-        if chain is None and not (fits and whole <= self.whole_max):
+        if chain is None and whole > self.whole_max:
             chain = self._own
             self.begin_chain(chain)
             self._append_body(chain, message, head)
@@ -426,6 +432,8 @@ class Durable:
                 self._end_part(chain, step)
                 i += step
                 n -= step
+            else:
+                self._close_chain(chain)
 
     def _append_body(self, chain, message, position):
         n = message.body
@@ -498,12 +506,13 @@ class Durable:
     # --- messages, out ---
 
     def find(self, queue):
-        """Find the oldest message of *queue* that has no entry: whether there is one."""
-        ring = self.ring
-        self.found = ring.find(queue, queue.number)
-        if self.found < 0 and ring.uncommitted:
-            self._commit()
-            self.found = ring.find(queue, queue.number)
+        """Find the oldest message of *queue* that has no entry and is committed: is there one?"""
+        try:
+            self.found = self.ring.find(queue, queue.number)
+        except OSError as error:
+            log.error("store: %s", error)
+            self.found = -1
+            self.fail()
         return self.found >= 0
 
     def drop_found(self):
@@ -579,7 +588,7 @@ class Durable:
         key = lead + 1 + buf[lead]
         message.head = key + 1 + buf[key] - lead
         message.properties = meta - lead - message.head
-        message.persistent = True
+        message.persistent = FETCHED
         at = meta
         while at < ring.size:
             step = min(len(buf), ring.size - at)
@@ -630,6 +639,8 @@ class Durable:
     def _settle_chain(self, order, slot, share, chain_order, chain_slot):
         """The parts go when no queue needs them, and only behind the mark that says so."""
         ring = self.ring
+        if not self._settled_at:
+            self._settled_at = self._broker.now or 1
         ring.ack(order, slot, share)
         ring.mark()
         if not ring.locate(order, slot) or not ring.is_needed():
@@ -647,23 +658,34 @@ class Durable:
 
     def commit(self):
         """Make everything appended so far safe. True when it is."""
-        if self.broken:
-            return False
-        if not self.ring.uncommitted:
-            return True
+        if self.broken or not self.ring.uncommitted:
+            self._appended_at = 0
+            return True  # what was lost is told by broker.failures, and nothing is taken any more
         wait = self._gather_ms
         if wait and ticks_diff(self._broker.now, self._appended_at) < wait:
             return False
         return self._commit()
 
+    def commit_now(self):
+        """The same without gathering more for it."""
+        return self.broken or self._commit()
+
     def _commit(self):
-        if self.ring.commit():
-            self._appended_at = 0
-            return True
+        try:
+            if self.ring.commit():
+                self._appended_at = 0
+                return True
+        except OSError as error:
+            log.error("store: %s", error)
+        self.fail()
+        return False
+
+    def fail(self):
+        """What is not committed is lost, and nothing more is taken until the next start."""
         if not self.broken:
             self.broken = True
-            log.error("store: the flash takes nothing any more")
-        return False
+            self._broker.failures += 1
+            log.error("store: it takes nothing any more, persistent messages are refused")
 
     def status(self):
         """What goes on, as a dict that json can print."""
@@ -675,7 +697,8 @@ class Durable:
             "sectors_free": free,
             "erases_most": ring.worn,
             "faults": ring.faults,
-            "damaged": self.damaged + ring.corrupt,
+            "damaged": self.damaged,
+            "marks_refused": ring.refused,
             "merges": ring.merges,
             "copies": ring.copies,
             "broken": self.broken,
@@ -683,10 +706,12 @@ class Durable:
 
     def close(self):
         """Make safe what can be, also what is settled; the device is free then."""
-        self._commit()
-        self.ring.mark()
-        self.ring.device.sync()
-        self.ring.device.close()
+        try:
+            self._commit()
+            self.ring.mark()
+            self.ring.sync()
+        finally:
+            self.ring.device.close()
 
     def tick(self):
         """About once a second: the clock, and marks that have waited long enough."""
@@ -698,6 +723,7 @@ class Durable:
             self.ring.sync()
         passed = self._clock - self._clock_stored & _CLOCK_MASK
         if self._expiring and passed >= _CLOCK_MS >> _UNIT:
+            self._expiring = self._broker.holds_stored()
             self._store_clock()
 
     def _advance_clock(self):
@@ -723,8 +749,8 @@ class Durable:
 
     def idle(self):
         """There is nothing else to do: erase a sector ahead, so that no publish waits for it."""
-        if self._files and self.ring.acks:
-            self.ring.mark()  # costs no wear there, and spares duplicates after a crash
+        if self._marks_are_free and self.ring.acks:
+            self.ring.mark()  # in a file, where it spares duplicates after a crash
         if self.ring.ready < 0 and self.ring.free() > 1:
             self.ring.prepare()
 

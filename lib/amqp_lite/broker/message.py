@@ -13,8 +13,10 @@ each other's blocks.
 
 from array import array
 
-from ..compat import copy, zeros
+from ..compat import const, copy, zeros
 from .table import Table
+
+FETCHED = const(2)  # Message.persistent of one that came from the store
 
 
 class Message:
@@ -51,20 +53,34 @@ class Pool:
         self.block_size = block_size
         self.blocks = blocks
         self.available = blocks  # neither taken nor reserved
-        self.spare = 0  # of them, kept for messages from the store: they are what may be in the
-        self.spare_messages = 0  # way of those that came later and hold everything else
+        # Of them, and of the messages, kept for publishers by what is fetched from the store, and
+        # by publishers for one that is fetched, so that none can wait for the other for ever.
+        self.spare = 0
+        self.spare_messages = 0
+        self._fetched = 0  # messages
         self._next = array("H" if blocks < 65536 else "I", range(1, blocks + 1))
         self._free = 0
 
     def begin(self, size):
         """A message with room for *size* octets; None when there is no room for it now."""
-        if self.messages.free <= self.spare_messages:
+        if self.messages.free <= (0 if self._fetched else self.spare_messages):
             return None
-        return self._begin(size, self.available - self.spare)
+        return self._begin(size, self._for_publishers())
+
+    def _for_publishers(self):
+        return self.available if self._fetched else self.available - self.spare
 
     def fetch(self, size):
-        """The same for one from the store, which may use what begin() and extend() spare."""
-        return self._begin(size, self.available) if self.messages.free else None
+        """The same for one from the store."""
+        available = self.available
+        free = self.messages.free
+        if self._fetched:
+            available -= self.spare
+            free -= self.spare_messages
+        message = self._begin(size, available) if free > 0 else None
+        if message is not None:
+            self._fetched += 1
+        return message
 
     def _begin(self, size, available):
         blocks = (size + self.block_size - 1) // self.block_size
@@ -84,7 +100,7 @@ class Pool:
         """Promise *message* room for *size* octets more than it has; False when there is none."""
         whole = (message.size + size + self.block_size - 1) // self.block_size
         has = message.reserved + (message.size + self.block_size - 1) // self.block_size
-        if whole - has > self.available - self.spare:
+        if whole - has > self._for_publishers():
             return False
         if whole > has:
             self.available -= whole - has
@@ -158,6 +174,8 @@ class Pool:
             self._free = message.first
             blocks += (size + self.block_size - 1) // self.block_size
         self.available += blocks
+        if message.persistent == FETCHED:
+            self._fetched -= 1
         if message.chain is not None:
             self.ended(message)
         self.messages.give(message)

@@ -214,6 +214,11 @@ class Queue:
     def requeue(self, entry):
         """Take back *entry*, which a consumer held, to where it was."""
         self._returned(entry)
+        chain = entry.message.chain
+        if chain is not None and chain.lost:
+            self.broker.metrics.dropped_corrupt += 1
+            self._free(entry)
+            return
         if self.deleted:
             self._free(entry)
             return
@@ -234,15 +239,28 @@ class Queue:
 
     # --- what waits in the store ---
 
-    def find_backlog(self):
-        """Whether the oldest that waits is in the store alone; the store has found it then."""
+    def find_backlog(self, at_once=True):
+        """Whether the oldest that waits is in the store alone; the store has found it then.
+
+        at_once  commit what is not committed yet, to find that, too; else broker.behind is set
+        """
         entry = self.ready.head
         if not self.backlog:
             return False
         if entry is not None and not _is_behind(entry, self.order, self.slot, 0):
             return False
         broker = self.broker
-        if not broker.store.find(self):
+        store = broker.store
+        found = store.find(self)
+        if not found and store.ring.uncommitted and not store.broken:
+            if not at_once:
+                broker.behind = True
+                return False
+            store.commit_now()
+            found = store.find(self)
+        if not found:
+            if store.broken:
+                return False  # what is there comes back with the next start
             # Octets went bad since they were counted.
             broker.metrics.dropped_corrupt += self.backlog
             self._set_backlog(0)
@@ -307,7 +325,10 @@ class Queue:
             if self.backlog:
                 if self._all_full():
                     return
-                if self.find_backlog() and self._fetch() is None:
+                if self.find_backlog(False):
+                    if self._fetch() is None:
+                        return
+                elif self.backlog and ready.head is None:
                     return
             entry = ready.head
             if entry is None:

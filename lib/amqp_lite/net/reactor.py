@@ -102,9 +102,12 @@ class Reactor:
             broker.freed = False
             self._resume()
         # Behind everything that publishes, before everything that confirms.
-        broker.committed = broker.store.commit()
-        if broker.behind:
-            broker.catch_up()
+        try:
+            broker.committed = broker.store.commit()
+            if broker.behind and broker.committed:
+                broker.catch_up()
+        except Exception as error:
+            self._store_fault(error)
         peers = self._peers
         k = len(peers)
         while k:
@@ -126,7 +129,10 @@ class Reactor:
         if ticks_diff(now, self._ticked) >= self._next_tick:
             self._tick(now)
         if not self._again and not self._busy:
-            broker.store.idle()
+            try:
+                broker.store.idle()
+            except Exception as error:
+                self._store_fault(error)
         self._busy = False
 
     def _resume(self):
@@ -154,7 +160,10 @@ class Reactor:
                 self._cut(peer, "it does not read")
             elif peer.engine.closed or peer.engine.output.pending:
                 self._again = True
-        self._broker.tick()
+        try:
+            self._broker.tick()
+        except Exception as error:
+            self._store_fault(error)
         self._next_tick = max(wait, 1)
 
     def _ready(self, who, events):
@@ -197,6 +206,12 @@ class Reactor:
                 peer.engine.open(peer.greeting.name, peer.greeting.deadline)
         except Exception as error:
             self._fault(peer, error)
+
+    def _store_fault(self, error):
+        """An error while nobody's octets were looked at: the device's, or a bug of ours."""
+        print_error(error, log.error)
+        if isinstance(error, OSError):
+            self._broker.store.fail()
 
     def _fault(self, peer, error):
         """A bug of ours, or too little memory, may cost this peer, never the others."""
@@ -324,7 +339,10 @@ class Reactor:
         peer.account.reset()
         self._peers.remove(peer)
         self._free.append(peer)
-        peer.engine.lost()
+        try:
+            peer.engine.lost()
+        except OSError as error:
+            self._store_fault(error)
         # Its messages may be somebody else's now.
         self._again = True
 

@@ -12,8 +12,9 @@ Sizes are octets.
 import os
 
 from ..checks import check_keys, check_number, show
-from ..compat import const
+from ..compat import const, crc32
 from ..errors import ConfigError
+from .sectors import MAGIC
 
 # Of each kind: the keys it must have, those it may have.
 _KEYS = {
@@ -26,6 +27,7 @@ _SECTOR = {"file": 65536, "segments": 32768, "flash": 4096}  # octets
 _PAGE = const(4096)  # octets, of a file
 _FEWEST = const(4)  # sectors a ring needs
 _MOST = const(65535)
+_LARGEST = const(0x3FFFFFFF)  # octets: addresses are small ints of 32 bits
 _EBUSY = const(16)
 
 
@@ -55,7 +57,7 @@ def check_store(settings, path):
                 "%s.sector_size: %d in pages of %d cannot be" % (path, sector, page)
             )
         size = settings["size"]
-        check_number(size, _FEWEST * sector, _MOST * sector, path + ".size")
+        check_number(size, _FEWEST * sector, min(_MOST * sector, _LARGEST), path + ".size")
         if size % sector:
             raise ConfigError("%s.size: %d is not a multiple of %d" % (path, size, sector))
     if kind == "flash":
@@ -86,6 +88,7 @@ def open_device(settings, path):
 
             sector = settings.get("sector_size", _SECTOR[kind])
             page = settings.get("page_size", min(_PAGE, sector))
+            _check_geometry(name, sector, page, path)
             return FileFlash(name, size, sector, page)
         from .segments import SegmentFlash
 
@@ -94,6 +97,33 @@ def open_device(settings, path):
         if isinstance(error, OSError) and error.errno == _EBUSY:
             raise ConfigError("%s.path: %s is in use by another process" % (path, show(name)))
         raise ConfigError("%s.path: cannot use %s: %s" % (path, show(name), error))
+
+
+def _check_geometry(name, sector_size, page_size, path):
+    """Raises ConfigError for a ring of other sectors or pages: a start would make it useless."""
+    try:
+        file = open(name, "rb")
+    except OSError:
+        return  # a new one
+    with file:
+        for k in range(256):
+            file.seek(k * 4096)
+            head = file.read(16)
+            crc = bytearray(4)
+            if len(head) < 16 or head[0] != MAGIC:
+                continue
+            crc32(crc, head, 0, 12)
+            if crc != head[12:]:
+                continue
+            sector = 256 << (head[1] >> 4)
+            page = 16 << (head[1] & 15)
+            if (sector, page) != (sector_size, page_size):
+                raise ConfigError(
+                    "%s.path: %s is a ring with sectors of %d octets in pages of %d: "
+                    "say so with sector_size and page_size, or name another file"
+                    % (path, show(name), sector, page)
+                )
+            return
 
 
 def _open_flash(settings, path):

@@ -8,7 +8,6 @@ broker uses it when `keeps` is False.
 class RamStore:
     keeps = False
     broken = False
-    uncommitted = 0
 
     def restore(self, broker):
         pass
@@ -18,6 +17,9 @@ class RamStore:
 
     def commit(self):
         return True
+
+    def fail(self):
+        pass
 
     def tick(self):
         pass

@@ -108,7 +108,6 @@ class Ring(Sectors):
         self.chain_size = 0  # octets
         self.tries_at = 0  # address
         # counters
-        self.corrupt = 0  # records lost
         self.merges = 0
         self.refused = 0  # acks that the flash took no mark of: they come back at a restart
 
@@ -206,6 +205,8 @@ class Ring(Sectors):
 
     def commit(self):
         """Make all records that have ended safe. True when they are."""
+        if self.unsafe:
+            return False
         if self.uncommitted:
             if not self.writer.flush():
                 return False

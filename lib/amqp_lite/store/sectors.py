@@ -125,6 +125,7 @@ class Sectors:
         self._geometry = _log2(self.sector_size // 256) << 4 | _log2(self.page_size // 16)
         self._header_crc = bytearray(4)
         self._near = 0  # sector looked up last
+        self.unsafe = False  # something may be lost although it was programmed
         self.faults = 0  # programs and erases that read back wrong
         self.copies = 0  # of whole sectors
 
@@ -264,6 +265,10 @@ class Sectors:
 
         False: there is no sector that works.
         """
+        if failing and self.device.trusted:
+            # A file fails as a whole, and another place in it is no better.
+            self.unsafe = True
+            return False
         while True:
             target = self.take()
             if target < 0:
@@ -332,6 +337,8 @@ class Sectors:
         try:
             self.device.sync()
         except OSError:
+            # Systems report such a failure once; the next sync would claim that all is well.
+            self.unsafe = True
             return False
         return True
 

@@ -68,7 +68,8 @@ class Channel(Topology):
         self._confirming = False
         self.published = 0  # publishes to confirm so far, and
         self.accepted = 0  # the last of them that no queue refused, and
-        self.confirmed = 0  # the last one we confirmed
+        self.lost = 0  # the last one the store lost when it failed, and
+        self.confirmed = 0  # the last one we confirmed or refused
         self.message = None  # being received
         self.receiving = False  # between a publish and the end of its content
         self.body_left = 0
@@ -536,7 +537,8 @@ class Channel(Topology):
         entry = queue.first()
         if entry is None:
             if queue.waiting():
-                return False  # no memory to fetch it
+                self.connection.short_of_memory()
+                return False
             self._reply(_BASIC_GET_EMPTY, b"")
             return True
         output = self.connection.output

@@ -123,6 +123,7 @@ class Connection(FrameReader):
         self.reset(self._offer_frame)
         self.channel_max = self._offer_channels
         self.unconfirmed = False  # a publish waits for its confirm
+        self._failures = self.broker.failures
         self._short = False  # a publish waits for memory,
         self._short_since = 0  # ticks
         self._blocked = False  # and we said connection.blocked
@@ -184,23 +185,34 @@ class Connection(FrameReader):
         """Write what waited for room, for a commit or for a consumer to read on."""
         output = self.output
         flowing = output.pump()
-        if self.unconfirmed and (self.broker.committed or self.broker.store.broken):
-            self._confirm(self.broker.committed)
+        if self._failures != self.broker.failures:
+            self._failures = self.broker.failures
+            for number in self.channels:
+                self.channels[number].lost = self.channels[number].accepted
+        if self.unconfirmed and self.broker.committed:
+            self._confirm()
         if flowing and output.starved:
             output.starved = False
             for number in self.channels:
                 for consumer in self.channels[number].consumers:
                     consumer.queue.dispatch()
 
-    def _confirm(self, safe):
-        """Acknowledge what the store has committed, or not if it cannot; one frame a channel."""
+    def _confirm(self):
+        """Acknowledge what the store has committed, one frame a channel; refuse what it lost."""
         waiting = False
         for number in self.channels:
             channel = self.channels[number]
             if channel.confirmed != channel.accepted and not channel.closing:
-                if self.output.confirm(number, channel.accepted, safe):
-                    if safe:
-                        self.broker.metrics.confirmed += channel.accepted - channel.confirmed
+                lost = channel.lost
+                if channel.confirmed < lost:
+                    if not self.output.confirm(number, lost, False):
+                        waiting = True
+                        continue
+                    channel.confirmed = lost
+                if channel.confirmed == channel.accepted:
+                    continue
+                if self.output.confirm(number, channel.accepted, True):
+                    self.broker.metrics.confirmed += channel.accepted - channel.confirmed
                     channel.confirmed = channel.accepted
                 else:
                     waiting = True

@@ -82,6 +82,8 @@ class Output:
 
     def pump(self):
         """Write what waited for room. True when deliveries may go on."""
+        if self.body is not None and self.body.chain is not None and self.body.chain.lost:
+            raise StoreDamaged("a stored body cannot be read")
         while self.later and self.body is None:
             if len(self.later[0]) > self.size - self.pending:
                 return False
@@ -219,7 +221,8 @@ class Output:
                     self._body_block, self._body_position, n, buffer, at + 7
                 )
             elif not self._broker.store.read_body(self, chain, n, buffer, at + 7):
-                raise StoreDamaged("a stored body cannot be read")
+                chain.lost = True  # said by pump(): a delivery may be anybody's doing
+                return
             buffer[at + 7 + n] = _FRAME_END
             self._body_position += n
             self._body_left -= n
