@@ -62,6 +62,7 @@ class Node:
     def _start(self, store, settings):
         profile = self.profile
         self.broker = Broker(profile, store, match_headers)
+        self.broker.now = ticks_ms()  # ages go on from here
         # Before most buffers are made, because reading the store takes code that goes again.
         try:
             self.broker.restore()
