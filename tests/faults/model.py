@@ -713,6 +713,12 @@ class World:
         for entry in self.model.pending():
             self.ack(entry)
         self.mark_and_drop()
+        model = self.model
+        for place in list(model.items):
+            # Shares that an earlier life was done with, unnoticed by the model in a noisy start.
+            item = model.items[place]
+            if item.parts and all((place, share) in model.unseen for share in model.left[place]):
+                self.drop(item)
         self.mark()
         if not (self.worn or self.rots or self.noisy):
             if ring.free() != ring.sectors - (ring.tail >= 0):
