@@ -68,6 +68,7 @@ class Broker:
         self._stored_in = [0] * profile["queues"]  # queue numbers of the message being published
         # Longer ones are stored as they come, where only durable queues get them.
         self.stream_from = profile["blocks"] * profile["block_size"] // 16
+        self.small_max = min(self.stream_from, self.message_max)
         self.stored_max = profile["stored_max"]
         self._visit = 0
         self.scratch = bytearray(_SHORTSTRS + profile["receive_buffer"])  # for one call's use
@@ -505,7 +506,7 @@ class Broker:
                 else:
                     self.metrics.dropped_no_room += 1  # became transient while its body came
                     refused = True
-            elif not queue.admits(message) or not queue.push(message, -1):
+            elif (queue.limited and not queue.admits(message)) or not queue.push(message, -1):
                 refused = True
         if many and not self._publish_durable(message, queues, count):
             refused = True
@@ -526,7 +527,7 @@ class Broker:
             queue = queues[k]
             if queue.number < 0 or not queue.ttl_of(message):
                 continue
-            if not queue.admits(message):
+            if queue.limited and not queue.admits(message):
                 taken = False
                 continue
             numbers[n] = queue.number

@@ -63,29 +63,28 @@ class Pool:
 
     def begin(self, size):
         """A message with room for *size* octets; None when there is no room for it now."""
-        if self.messages.free <= (0 if self._fetched else self.spare_messages):
+        blocks = (size + self.block_size - 1) // self.block_size
+        if self._fetched:
+            if blocks > self.available or not self.messages.free:
+                return None
+        elif blocks > self.available - self.spare or self.messages.free <= self.spare_messages:
             return None
-        return self._begin(size, self._for_publishers())
-
-    def _for_publishers(self):
-        return self.available if self._fetched else self.available - self.spare
+        return self._begin(blocks)
 
     def fetch(self, size):
         """The same for one from the store."""
+        blocks = (size + self.block_size - 1) // self.block_size
         available = self.available
         free = self.messages.free
         if self._fetched:
             available -= self.spare
             free -= self.spare_messages
-        message = self._begin(size, available) if free > 0 else None
-        if message is not None:
-            self._fetched += 1
-        return message
-
-    def _begin(self, size, available):
-        blocks = (size + self.block_size - 1) // self.block_size
-        if blocks > available:
+        if blocks > available or free <= 0:
             return None
+        self._fetched += 1
+        return self._begin(blocks)
+
+    def _begin(self, blocks):
         message = self.messages.take()
         self.available -= blocks
         message.reserved = blocks
@@ -100,7 +99,7 @@ class Pool:
         """Promise *message* room for *size* octets more than it has; False when there is none."""
         whole = (message.size + size + self.block_size - 1) // self.block_size
         has = message.reserved + (message.size + self.block_size - 1) // self.block_size
-        if whole - has > self._for_publishers():
+        if whole - has > (self.available if self._fetched else self.available - self.spare):
             return False
         if whole > has:
             self.available -= whole - has

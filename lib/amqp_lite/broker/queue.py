@@ -121,6 +121,7 @@ class Queue:
         self.expires_ms = arguments.get(b"x-expires", -1)
         self.max_length = arguments.get(b"x-max-length", -1)
         self.max_octets = arguments.get(b"x-max-length-bytes", -1)
+        self.limited = self.max_length >= 0 or self.max_octets >= 0
         reject = arguments.get(b"x-overflow") == b"reject-publish"
         self.overflow = REJECT_PUBLISH if reject else DROP_HEAD
 
@@ -131,7 +132,7 @@ class Queue:
     # --- in ---
 
     def admits(self, message):
-        """Whether *message* may be pushed: the queue is not full, or drops its oldest."""
+        """Whether a limited queue takes *message*: it is not full, or drops its oldest."""
         if self.overflow == REJECT_PUBLISH and self._over(1, message.body):
             self.broker.metrics.refused_max_length += 1
             return False
@@ -160,9 +161,10 @@ class Queue:
                 broker.behind = True
         elif not self._push_entry(message, share):
             return False
-        while self._over(0, 0):
-            broker.metrics.dropped_max_length += 1
-            self._drop_oldest()
+        if self.limited:
+            while self._over(0, 0):
+                broker.metrics.dropped_max_length += 1
+                self._drop_oldest()
         return True
 
     def _push_entry(self, message, share):
@@ -187,7 +189,9 @@ class Queue:
         else:
             entry.order = 0
             entry.position = self._position = self._position + 1 & _POSITIONS
-        ttl = self.ttl_of(message)
+        ttl = message.ttl_ms
+        if self.ttl_ms >= 0:
+            ttl = self.ttl_of(message)
         entry.expires = ticks_add(broker.now, ttl) if ttl >= 0 else -1
         message.references += 1
         self.ready.append(entry)

@@ -173,7 +173,7 @@ class Channel(Topology):
         i += 12
         properties = connection.properties
         properties.scan(buf, i, end)
-        stream = self._is_streamed(body, properties.persistent)
+        stream = body > broker.small_max and self._is_streamed(body, properties.persistent)
         if properties.user_id >= 0:
             self._check_user_id(buf, properties.user_id)
         reply = properties.reply_to
@@ -307,7 +307,9 @@ class Channel(Topology):
     def accepts(self, consumer, message):
         if not self.active or (self.prefetch and self.unacked.count >= self.prefetch):
             return False
-        size = message.head + message.properties + message.body
+        size = message.size
+        if message.chain is not None:
+            size += message.body
         return self.connection.output.fits(size + len(consumer.prefix) + _DELIVERY_OCTETS)
 
     def deliver(self, consumer, entry):
