@@ -13,6 +13,7 @@ from the last time that was stored: a message's age leaves out the time the powe
 """
 
 import struct
+from array import array
 
 from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
 from ..log import log
@@ -28,6 +29,8 @@ _CLOCK_MASK = const(0x3FFFFFFF)
 _CLOCK_MS = const(60000)  # the clock is stored this often while messages are waiting to expire
 _MARK_MS = const(1000)  # settled messages wait at most so long for their mark
 _LEAST = const(64)  # octets of a part worth filling the rest of a sector with
+_AHEAD = const(256)  # records that may be ahead of their queue's backlog, at most
+_LOOKS = const(4)  # of them are looked at, at once, for one that is done with
 
 
 class Chain:
@@ -42,6 +45,13 @@ class Chain:
         self.size = 0  # octets so far
         self.lost = False  # the ring had no room for a part
         self.kept = False  # a message record stands for it; else its parts go with this
+
+
+class Cursor:
+    """How far a body was read, see read_body()."""
+
+    def __init__(self):
+        self.part_order = self.part_slot = self.part_at = 0
 
 
 class Durable(Definitions):
@@ -84,6 +94,8 @@ class Durable(Definitions):
         self._appended_at = 0  # ticks of the oldest append that is not committed
         self._settled_at = 0  # ticks of the oldest settled one that is not marked
         self._orphans = {}  # number of a queue without a definition -> [messages, octets]
+        self._ahead = 0  # records that went ahead of the backlog of a queue: their places
+        self._ahead_hand = 0  # the one looked at last
         self._late = []  # places of definitions that came before what they refer to
         self._stale = []  # places of definitions that a later one replaced
 
@@ -97,6 +109,10 @@ class Durable(Definitions):
         size = self.ring.sectors * self.ring.sector_size
         broker.stored_max = min(broker.stored_max, size // 2)
         broker.pool.ended = self._ended
+        places = [0] * min(broker.entries.size, _AHEAD)
+        self._ahead_order = array("I", places)
+        self._ahead_slot = array("H", places)
+        self._ahead_queue = array("H", places)  # numbers
         self._now = broker.now
         # Late, because it is needed once: a board gets its memory back.
         from ..store.recovery import Recovery
@@ -275,6 +291,24 @@ class Durable(Definitions):
         self._close_chain(chain)
         self._chains.give(chain)
 
+    def copy_chain(self, chain):
+        """The body *chain* once more; None: no room, or it is damaged."""
+        copied = self.take_chain()
+        if copied is None:
+            return None
+        buf = self._scratch
+        cursor = Cursor()
+        while copied.size < chain.size and not copied.lost:
+            n = min(len(buf), chain.size - copied.size)
+            if not self.read_body(cursor, chain, n, buf, 0):
+                copied.lost = True
+                break
+            self.add_part(copied, buf, 0, n)
+        if copied.lost:
+            self.end_chain(copied)
+            return None
+        return copied
+
     def _close_own(self):
         self._close_chain(self._own)
 
@@ -382,8 +416,15 @@ class Durable(Definitions):
 
     def find(self, queue):
         """Find the oldest message of *queue* that has no entry and is committed: is there one?"""
+        ring = self.ring
+        number = queue.number
         try:
-            self.found = self.ring.find(queue, queue.number)
+            self.found = ring.find(queue, number)
+            while self.found >= 0 and self._ahead:
+                if not self.forget_ahead(number, ring.at_order, ring.at_slot):
+                    break
+                ring.pass_by(queue)
+                self.found = ring.find(queue, number)
         except OSError as error:
             log.error("store: %s", error)
             self.found = -1
@@ -481,6 +522,70 @@ class Durable(Definitions):
         else:
             message.body = ring.size - meta
         return message
+
+    # --- messages that went ahead ---
+
+    def note_ahead(self, number):
+        """The message appended last goes ahead of the backlog of the queue *number*.
+
+        find() will pass over it, whoever holds it, and also when it is settled: flash may not say
+        so yet, or for ever. False: there is no place to note that; then it may not go.
+        """
+        k = self._ahead
+        if k < len(self._ahead_slot):
+            self._ahead = k + 1
+        else:
+            k = self._marked_ahead()
+            if k < 0:
+                return False
+        self._ahead_order[k] = self.order
+        self._ahead_slot[k] = self.slot
+        self._ahead_queue[k] = number
+        return True
+
+    def _marked_ahead(self):
+        """One of the oldest noted that is done with on flash, which find() knows itself; or -1."""
+        ring = self.ring
+        for _ in range(_LOOKS):
+            self._ahead_hand = k = (self._ahead_hand + 1) % self._ahead
+            order = self._ahead_order[k]
+            slot = self._ahead_slot[k]
+            if order == ring.newest and slot >= ring.kept_slot:
+                continue  # not even on flash
+            try:
+                if not ring.locate(order, slot) or ring.share_of(self._ahead_queue[k]) < 0:
+                    return k
+            except OSError:
+                break  # find() reports it
+        return -1
+
+    def forget_ahead(self, number, order, slot):
+        """Whether the record at that place is noted for the queue *number*: not any more."""
+        slots = self._ahead_slot
+        for k in range(self._ahead):
+            if (
+                slots[k] == slot
+                and self._ahead_order[k] == order
+                and self._ahead_queue[k] == number
+            ):
+                self._drop_ahead(k)
+                return True
+        return False
+
+    def forget_all_ahead(self, number):
+        """Behind the end of a backlog there is nothing to pass over: the next begins later."""
+        k = self._ahead
+        while k:
+            k -= 1
+            if self._ahead_queue[k] == number:
+                self._drop_ahead(k)
+
+    def _drop_ahead(self, k):
+        self._ahead -= 1
+        last = self._ahead
+        self._ahead_order[k] = self._ahead_order[last]
+        self._ahead_slot[k] = self._ahead_slot[last]
+        self._ahead_queue[k] = self._ahead_queue[last]
 
     # --- the end of a message ---
 

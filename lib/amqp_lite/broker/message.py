@@ -84,6 +84,13 @@ class Pool:
         self._fetched += 1
         return self._begin(blocks)
 
+    def has_spare(self, more):
+        """Whether there is what publishing and fetching need, and *more* times the same."""
+        many = more + (1 if self._fetched else 2)
+        return self.available >= many * self.spare and (
+            self.messages.free >= many * self.spare_messages
+        )
+
     def _begin(self, blocks):
         message = self.messages.take()
         self.available -= blocks

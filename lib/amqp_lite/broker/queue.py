@@ -22,7 +22,7 @@ _TRANSIENT = const(0x40000000)
 class Entry:
     __slots__ = (
         "next", "prev", "message", "queue", "consumer", "tag", "order", "position", "expires",
-        "tries", "share",
+        "tries", "share", "ahead",
     )  # fmt: skip
 
     def __init__(self):
@@ -39,6 +39,7 @@ class Entry:
         # Which of its record's queues this is. Below 0: the store does not have it; in a durable
         # queue it then grows from one to the next, to tell those of one place apart.
         self.share = -1
+        self.ahead = False  # while a consumer holds it that got it ahead of what waits
 
 
 class EntryList:
@@ -87,6 +88,22 @@ class EntryList:
 
 
 class Queue:
+    """Messages leave in order, but for what live consumers are given.
+
+    A live consumer gets a new message at once, ahead of all that waits (its entry says `ahead`),
+    as long as it holds less than `live` of them; what waits goes on beside that, up to its
+    prefetch. So each consumer is at the end of two streams, both in order. What comes back takes
+    its old place among what waits, and goes out in order from then on.
+
+    A record of the store that went ahead lies where the backlog is going to be read. It does not
+    count as backlog, and the store has a list of such places to pass over (note_ahead()). One that
+    comes back leaves the list and is backlog again; once the place was passed, or without a
+    backlog, it comes back into `ready` as any other. What has its body in the store waits.
+
+    Neither stream takes the last memory: one that goes ahead leaves what fetching and publishing
+    need, and fetching leaves enough for one that goes ahead while none does.
+    """
+
     def __init__(self):
         self.next = None  # in the table of free ones
         self.ready = EntryList()
@@ -106,6 +123,7 @@ class Queue:
         self.backlog = 0  # messages that wait in the store alone,
         self.order = 1  # and the place from which on to look for them
         self.slot = 0
+        self.serial = 0  # tells it from others of this session
         self.unacked = 0  # entries that consumers hold
         self.octets = 0  # bodies of all that wait
         self.visited = 0  # by the route being resolved, see broker.py
@@ -151,6 +169,8 @@ class Queue:
         share  which of the queues of the record appended last this is; -1: it is not stored
         """
         broker = self.broker
+        if broker.live and self._push_ahead(message, share):
+            return True
         if share >= 0 and (self.backlog or message.chain is not None or not broker.is_roomy()):
             self.octets += message.body
             if not self.backlog:
@@ -167,7 +187,33 @@ class Queue:
                 self._drop_oldest()
         return True
 
-    def _push_entry(self, message, share):
+    def _push_ahead(self, message, share):
+        """Give *message* to a live consumer. False: it waits behind the others, if any do."""
+        if message.chain is not None or (not self.backlog and self.ready.head is None):
+            return False
+        consumer = self._live_consumer(message)
+        if consumer is None:
+            return False
+        if share >= 0:
+            # Unlike a transient one it can wait on flash, and no entry was promised to it.
+            broker = self.broker
+            if not self.backlog:
+                if not broker.is_roomy():
+                    return False
+            elif not broker.has_entries(1) or not broker.pool.has_spare(0):
+                return False
+            if self.backlog and not broker.store.note_ahead(self.number):
+                return False
+        return self._push_entry(message, share, consumer)
+
+    def _live_consumer(self, message):
+        for consumer in self.consumers:
+            if consumer.ahead < consumer.live and consumer.sink.accepts(consumer, message):
+                return consumer
+        return None
+
+    def _push_entry(self, message, share, consumer=None):
+        """Make an entry; for *consumer*, or in the ready list. False: there is none free."""
         broker = self.broker
         if not broker.entries.free:
             broker.metrics.dropped_no_room += 1
@@ -194,6 +240,13 @@ class Queue:
             ttl = self.ttl_of(message)
         entry.expires = ticks_add(broker.now, ttl) if ttl >= 0 else -1
         message.references += 1
+        if consumer is not None:
+            entry.ahead = True
+            entry.consumer = consumer
+            consumer.ahead += 1
+            self.unacked += 1
+            consumer.sink.deliver(consumer, entry)
+            return True
         self.ready.append(entry)
         self.octets += message.body
         if self.consumers:
@@ -215,8 +268,12 @@ class Queue:
         elif self.ready.head is not None:
             self.drop(self.ready.head)
 
-    def requeue(self, entry):
-        """Take back *entry*, which a consumer held, to where it was."""
+    def requeue(self, entry, counts=True):
+        """Take back *entry*, which a consumer held, to where it was.
+
+        counts  the consumer may have seen it: it is redelivered from now on
+        """
+        ahead = entry.ahead
         self._returned(entry)
         chain = entry.message.chain
         if chain is not None and chain.lost:
@@ -226,12 +283,15 @@ class Queue:
         if self.deleted:
             self._free(entry)
             return
-        if entry.tries < 0xFF:
-            entry.tries += 1
-        if entry.share >= 0:
-            self.broker.store.count_try(entry)
-        self.broker.metrics.redelivered += 1
+        if counts:
+            if entry.tries < 0xFF:
+                entry.tries += 1
+            if entry.share >= 0:
+                self.broker.store.count_try(entry)
+            self.broker.metrics.redelivered += 1
         self.octets += entry.message.body
+        if ahead and self._is_backlog_again(entry):
+            return
         # Requeued ones are older than nearly everything that waits: search from the head.
         after = self.ready.head
         while after is not None and _is_behind(entry, after.order, after.position, after.share):
@@ -240,6 +300,22 @@ class Queue:
             self.ready.append(entry)
         else:
             self.ready.insert_before(entry, after)
+
+    def _is_backlog_again(self, entry):
+        """Leave *entry*, which had gone ahead, to the store, when the backlog did not pass it."""
+        broker = self.broker
+        store = broker.store
+        # What a broken store did not commit cannot be read from it.
+        if entry.share < 0 or not self.backlog or store.broken:
+            return False
+        if not store.forget_ahead(self.number, entry.order, entry.position):
+            return False
+        self._set_backlog(self.backlog + 1)
+        entry.share = -1  # so that it is not settled there
+        self._free(entry)
+        if self.consumers:
+            broker.behind = True
+        return True
 
     # --- what waits in the store ---
 
@@ -281,6 +357,7 @@ class Queue:
         self.backlog = n
         if not before or not n:
             self.broker.note_backlog(before, n)
+            self.broker.store.forget_all_ahead(self.number)
 
     def _drop_found(self):
         store = self.broker.store
@@ -297,7 +374,11 @@ class Queue:
         expires = store.expiry(self)
         tries = store.tries()
         message = None
-        if broker.entries.free > broker.promised:
+        free = broker.entries.free - broker.promised
+        if broker.live and self._spares_for_live():
+            if free <= 2 * broker.spare_entries or not broker.pool.has_spare(2):
+                free = 0
+        if free > 0:
             message = store.load()
         if message is None:
             broker.behind = True
@@ -320,6 +401,13 @@ class Queue:
             self.ready.insert_before(entry, self.ready.head)
         return entry
 
+    def _spares_for_live(self):
+        """Whether a live consumer holds something, and nothing of it went ahead."""
+        for consumer in self.consumers:
+            if consumer.live and consumer.unacked and not consumer.ahead:
+                return True
+        return False
+
     # --- out ---
 
     def dispatch(self):
@@ -332,7 +420,7 @@ class Queue:
                 if self.find_backlog(False):
                     if self._fetch() is None:
                         return
-                elif self.backlog and ready.head is None:
+                elif self.backlog and (ready.head is None or self._is_behind_uncommitted()):
                     return
             entry = ready.head
             if entry is None:
@@ -347,8 +435,13 @@ class Queue:
             self.take(entry, consumer)
             consumer.sink.deliver(consumer, entry)
 
+    def _is_behind_uncommitted(self):
+        """Whether a backlog that is not committed, and not lost, is before all that is ready."""
+        entry = self.ready.head
+        return not self.broker.store.broken and _is_behind(entry, self.order, self.slot, 0)
+
     def _all_full(self):
-        """Whether no consumer may have more unacknowledged messages."""
+        """Whether no consumer may have more of what waits."""
         for consumer in self.consumers:
             if not consumer.prefetch or consumer.unacked < consumer.prefetch:
                 return False
@@ -395,9 +488,14 @@ class Queue:
 
     def _returned(self, entry):
         self.unacked -= 1
-        if entry.consumer is not None:
-            entry.consumer.unacked -= 1
-            entry.consumer = None
+        consumer = entry.consumer
+        if entry.ahead:
+            entry.ahead = False
+            if consumer is not None:
+                consumer.ahead -= 1
+        elif consumer is not None:
+            consumer.unacked -= 1
+        entry.consumer = None
         if self.deleted and not self.unacked:
             self.broker.queue_table.give(self)
 
@@ -457,9 +555,14 @@ class Queue:
         consumer.no_ack = no_ack
         consumer.exclusive = exclusive
         consumer.prefetch = prefetch
-        consumer.unacked = 0
+        consumer.unacked = consumer.ahead = consumer.live = 0
         self.consumers.append(consumer)
         return consumer
+
+    def set_live(self, consumer, live):
+        """Let *consumer* hold up to *live* messages that it gets ahead of what waits."""
+        self.broker.live += live - consumer.live
+        consumer.live = live
 
     def unsubscribe(self, consumer):
         """Remove *consumer*; its unacknowledged entries stay with its sink.
@@ -467,6 +570,7 @@ class Queue:
         Deletes an auto-delete queue with its last consumer.
         """
         self.consumers.remove(consumer)
+        self.set_live(consumer, 0)
         self.used_at = self.broker.now
         consumer.sink = None
         self.broker.consumers.give(consumer)

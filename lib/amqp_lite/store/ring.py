@@ -424,7 +424,8 @@ class Ring(Sectors):
                 if share >= 0:
                     return share
             self.pass_by(cursor)
-        if self.tail >= 0:
+        # Not back to the end, when it is at a record that is not committed yet.
+        if self.tail >= 0 and (cursor.order != self.newest or cursor.slot < self.kept_slot):
             cursor.order = self.newest
             cursor.slot = self.kept_slot
         return -1
