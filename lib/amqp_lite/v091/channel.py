@@ -1,8 +1,7 @@
 """One AMQP 0-9-1 channel: publishes in, deliveries out, and the methods of the model's classes.
 
-publish, header and body arrive as one message: the publish gets a message of the pool and writes
-exchange and routing key, the header its properties, body frames the rest; then the broker routes
-it. ack, nack and reject find their delivery in `unacked`, oldest first.
+publish, header and body arrive as one message, see content.py. ack, nack and reject find their
+delivery in `unacked`, oldest first.
 """
 
 import struct
@@ -10,25 +9,23 @@ import struct
 from ..access import READ, WRITE
 from ..broker.broker import REPLY_TO
 from ..broker.queue import EntryList, text
-from ..compat import TOO_LARGE, const, copy, equal, u16, u32
+from ..compat import const, copy, equal, u16
 from ..errors import (
     AccessRefused,
     CommandInvalid,
-    ContentTooLarge,
     NotAllowed,
     NotFound,
     NotImplementedHere,
     PreconditionFailed,
     SyntaxFailure,
-    UnexpectedFrame,
 )
 from .codec import check_text, shortstr
+from .content import ContentReader
 from .topology import Topology
 
 # Frame types, class and method ids: see methods.py.
 _METHOD = const(1)
 _FRAME_END = const(0xCE)
-_BASIC = const(60)
 _CHANNEL_FLOW_OK = const(0x00140015)
 _CHANNEL_CLOSE_OK = const(0x00140029)
 _BASIC_QOS_OK = const(0x003C000B)
@@ -49,7 +46,7 @@ _MANDATORY = const(1)
 _IMMEDIATE = const(2)
 
 
-class Channel(Topology):
+class Channel(ContentReader, Topology):
     def __init__(self):
         self.next = None  # in the table of free ones
         self.unacked = EntryList()
@@ -70,14 +67,8 @@ class Channel(Topology):
         self.accepted = 0  # the last of them that no queue refused, and
         self.lost = 0  # the last one the store lost when it failed, and
         self.confirmed = 0  # the last one we confirmed or refused
-        self.message = None  # being received
-        self.receiving = False  # between a publish and the end of its content
-        self.body_left = 0
-        self.progress = 0  # ticks of the last octets of `message`
+        self._forget_content()
         self._mandatory = False
-        self._route = None
-        self._stamp = 0
-        self._promised = 0  # entries
         self._write_ok = None  # name of the exchange this user may publish to, asked last
         self._reply_queue = None
         self._declared = b""  # the queue declared last
@@ -139,136 +130,41 @@ class Channel(Topology):
                 )
             connection.user_may(WRITE, exchange.name, "exchange")
             self._write_ok = exchange.name
-        message = broker.pool.begin(n)
-        if message is None:
+        if not self._begin(buf, i, n, route):
             connection.short_of_memory()
             return False
-        broker.pool.write(message, buf, i, n)
-        message.head = n
-        message.properties = 0
-        message.body = 0
-        self.message = message
-        self.receiving = True
-        self.progress = broker.now
-        self.body_left = -1
         self._mandatory = bits & _MANDATORY != 0
-        self._route = route
-        self._stamp = route.stamp
         return True
 
     def on_header(self, buf, i, end):
         """The content header in buf[i:end]. False: no memory for the message now."""
-        message = self.message
-        if message is None or self.body_left != -1:
-            raise UnexpectedFrame("a content header without a publish")
-        if end - i < 14:
-            raise SyntaxFailure("a content header of %d octets" % (end - i))
-        if u16(buf, i) != _BASIC:
-            raise UnexpectedFrame("content of class %d" % u16(buf, i))
-        if u16(buf, i + 2):
-            raise UnexpectedFrame("content of weight %d" % u16(buf, i + 2))
-        connection = self.connection
-        broker = connection.broker
-        body = TOO_LARGE if u32(buf, i + 4) else u32(buf, i + 8)
-        i += 12
-        properties = connection.properties
-        properties.scan(buf, i, end)
-        stream = body > broker.small_max and self._is_streamed(body, properties.persistent)
-        if properties.user_id >= 0:
-            self._check_user_id(buf, properties.user_id)
-        reply = properties.reply_to
-        if reply >= 0 and not (
-            buf[reply] == len(REPLY_TO) and equal(buf, reply + 1, REPLY_TO, len(REPLY_TO))
-        ):
-            reply = -1
-        size = end - i
-        if reply >= 0:
-            reply_to = self._reply_address()
-            size += len(reply_to) - 1 - len(REPLY_TO)
-        needed = broker.entries_for(self._route, self._stamp, properties.persistent)
-        chain = broker.store.take_chain() if stream else None
-        message.chain = chain
-        if (
-            not broker.has_entries(needed)
-            or (stream and chain is None)
-            or not broker.pool.extend(message, size if stream else size + body)
-        ):
-            if chain is not None:
-                broker.store.end_chain(chain)
-                message.chain = None
-            connection.short_of_memory()
-            return False
-        broker.promised += needed
-        self._promised = needed
-        message.persistent = properties.persistent
-        message.ttl_ms = properties.ttl_ms
-        message.properties = size
-        message.body = body
-        if reply < 0:
-            broker.pool.write(message, buf, i, size)
-        else:
-            behind = reply + 1 + len(REPLY_TO)
-            broker.pool.write(message, buf, i, reply - i)
-            broker.pool.write(message, reply_to, 0, len(reply_to))
-            broker.pool.write(message, buf, behind, end - behind)
-        self.body_left = body
-        self.progress = broker.now
-        if not body:
-            self._received()
-        return True
-
-    def _is_streamed(self, body, persistent):
-        """Whether a body of *body* octets is stored as it comes. Raises ContentTooLarge."""
-        broker = self.connection.broker
-        largest = broker.message_max
-        if persistent and body > broker.stream_from:
-            if broker.is_stored_only(self._route, self._stamp):
-                if body <= broker.stored_max:
-                    return True
-                largest = max(largest, broker.stored_max)
-        if body > largest:
-            raise ContentTooLarge("the body is longer than the maximum of %d octets" % largest)
+        if self._read_header(buf, i, end):
+            return True
+        self.connection.short_of_memory()
         return False
 
-    def _check_user_id(self, buf, i):
+    def _check_properties(self, buf):
+        i = self.connection.properties.user_id
         name = self.connection.user.name
-        if buf[i] != len(name) or not equal(buf, i + 1, name, len(name)):
+        if i >= 0 and (buf[i] != len(name) or not equal(buf, i + 1, name, len(name))):
             raise PreconditionFailed(
                 "user_id property set to another name than the authenticated user '%s'"
                 % text(name)
             )
 
-    def _reply_address(self):
+    def _new_reply_to(self, buf, i):
+        if buf[i] != len(REPLY_TO) or not equal(buf, i + 1, REPLY_TO, len(REPLY_TO)):
+            return None
         if self._reply_queue is None:
             raise PreconditionFailed("fast reply consumer does not exist")
         return shortstr(self._reply_queue.name)
-
-    def on_body(self, buf, i, n):
-        """*n* octets of a body."""
-        message = self.message
-        broker = self.connection.broker
-        if message.chain is None:
-            broker.pool.write(message, buf, i, n)
-        else:
-            broker.store.add_part(message.chain, buf, i, n)
-        self.body_left -= n
-
-    def on_body_frame(self):
-        """A body frame is whole."""
-        self.progress = self.connection.broker.now
-        if not self.body_left:
-            self._received()
 
     def _received(self):
         """The message is whole: route it."""
         connection = self.connection
         broker = connection.broker
         message = self.message
-        self.message = None
-        self.receiving = False
-        broker.promised -= self._promised
-        self._promised = 0
-        queues = broker.publish(message, self._route, self._stamp)
+        queues = self._publish()
         if not queues and self._mandatory and message.chain is not None:
             queues = -1  # its queues went while its body came, which is not here to be returned
         if self._confirming:
@@ -289,18 +185,6 @@ class Channel(Topology):
             ">BHIIQBB", _METHOD, self.number, 13, _BASIC_NACK, sequence, 0, _FRAME_END
         )
         self.connection.output.put(self.number, frame)
-
-    def _abandon(self):
-        """Drop the half-received message."""
-        broker = self.connection.broker
-        if self.message is not None:
-            broker.pool.release(self.message)
-            broker.promised -= self._promised
-            broker.freed = True
-        self._promised = 0
-        self.message = None
-        self.receiving = False
-        self.body_left = 0
 
     # --- deliver: this channel as the sink of its consumers ---
 

@@ -119,8 +119,13 @@ class FrameReader:
                     i += 7
                     continue
                 if not whole or size + 8 > self.frame_max:
-                    self._check_frame(kind, number, size)
-                    return i
+                    if not self._check_frame(kind, number, size):
+                        return i
+                    self._taker = None
+                    self._body_left = size
+                    self._body_end = not size
+                    i += 7
+                    continue
                 stop = i + 7 + size
                 if buf[stop] != _FRAME_END:
                     raise FrameError("a frame does not end with 0xCE")
@@ -155,7 +160,10 @@ class FrameReader:
         return end if self.deaf else i
 
     def _check_frame(self, kind, number, size):
-        """Refuse a frame by its first 7 octets, before any of its payload is waited for."""
+        """Refuse a frame by its first 7 octets, before any of its payload is waited for.
+
+        True: pass over it.
+        """
         if kind == _HEARTBEAT:
             if size:
                 raise FrameError("a heartbeat with a payload")

@@ -122,17 +122,20 @@ def read_arguments(signature, buf, i, end):
     return values
 
 
-def method_frame(channel, method, arguments):
-    """The octets of a whole method frame."""
+def method_frame(channel, method, arguments, signature=None):
+    """The octets of a whole method frame; *signature*: where SENT has none."""
     parts = [struct.pack(">I", method)]
     bits = 0
     bit = 0
-    for letter, value in zip(SENT.get(method, ""), arguments):
+    for letter, value in zip(signature or SENT.get(method, ""), arguments):
         if letter == "b":
             bit = bit << 1 or 1
             if value:
                 bits |= bit
             continue
+        if bit:
+            parts.append(bytes((bits,)))
+            bits = bit = 0
         if letter == "s":
             parts.append(shortstr(value))
         elif letter == "S":
@@ -142,7 +145,6 @@ def method_frame(channel, method, arguments):
         else:
             parts.append(struct.pack(">" + letter, value))
     if bit:
-        # No method we send has anything behind its bits.
         parts.append(bytes((bits,)))
     payload = b"".join(parts)
     return struct.pack(">BHI", _METHOD, channel, len(payload)) + payload + b"\xce"

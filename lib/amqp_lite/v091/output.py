@@ -179,13 +179,22 @@ class Output:
             body,
         )  # fmt: skip
         at += 20
-        position = message.head
-        block = pool.read(block, position, properties, buffer, at)
+        block = pool.read(block, message.head, properties, buffer, at)
         at += properties
         buffer[at] = _FRAME_END
-        at += 1
+        self.send_body(number, message, at + 1, block)
+
+    def send_body(self, number, message, at, block):
+        """Write the body of *message* behind a whole header frame.
+
+        at     index in the buffer behind that
+        block  the pool's block that holds the last octet of the message's properties
+        """
+        pool = self._broker.pool
+        buffer = self.buffer
+        body = message.body
         if body:
-            position += properties
+            position = message.head + message.properties
             whole = body + 8 <= self.frame_max and body + 8 <= self.size - at
             if whole and message.chain is None:
                 struct.pack_into(">BHI", buffer, at, _BODY, number, body)
@@ -231,6 +240,13 @@ class Output:
         self.body = None
         self.starved = True
         self._release(message)
+
+    def drop_body(self, number):
+        """Channel *number* has ended: the rest of a body under way there is for nobody."""
+        if self.body is not None and self._body_number == number:
+            self._release(self.body)
+            self.body = None
+            self.starved = True
 
     def _release(self, message):
         self._broker.pool.release(message)
