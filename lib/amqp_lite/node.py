@@ -7,17 +7,9 @@ node.run()                       # or: while True: node.step(100)   or: await no
 """
 
 from . import __version__
-from .access import Access
-from .broker.broker import Broker
-from .broker.exchange import KINDS
-from .broker.table import Table
 from .compat import heap_free, ticks_ms, unload
-from .errors import AMQPError, ConfigError, PreconditionFailed
+from .errors import ConfigError
 from .log import log
-from .net.reactor import Reactor
-from .v091.channel import Channel
-from .v091.codec import match_headers, read_table, write_table
-from .v091.connection import Connection
 
 
 class Node:
@@ -41,102 +33,19 @@ class Node:
         profile = complete(profile, settings["limits"])
         check(profile)
         check_room(settings, profile)
-        unload("config", "limits")
+        unload("config", "limits", "checks")
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]
         self.profile = profile
         self.running = False
-        self.reactor = None
         self._started = ticks_ms()
         self._subscribers = []
-        store = _open_store(settings["store"], profile)
-        unload("checks", "store.open")
-        try:
-            self._start(store, settings)
-        except Exception:
-            if self.reactor is not None:
-                self.reactor.close()
-            store.close()
-            raise
+        self._asked = None  # an entry: somebody wants to know the status
+        # Late, too.
+        from .start import build
 
-    def _start(self, store, settings):
-        profile = self.profile
-        self.broker = Broker(profile, store, match_headers)
-        self.broker.now = ticks_ms()  # ages go on from here
-        # Before most buffers are made, because reading the store takes code that goes again.
-        try:
-            self.broker.restore()
-        except OSError as error:
-            raise ConfigError("store: cannot be read: %s" % error)
-        unload("store.recovery")
-        access = Access(settings["users"])
-        vhosts = (b"/", settings["vhost"].encode())
-        channels = Table(Channel, profile["channels"], "channel")
-        self.reactor = Reactor(
-            self.broker,
-            [
-                Connection(self.broker, access, profile, channels, vhosts)
-                for _ in range(profile["connections"])
-            ],
-            profile["reserved"],
-            profile["unauthenticated"],
-            profile["receive_buffer"],
-            profile["login_ms"],
-            profile["output_budget"],
-            profile["stack_send"],
-        )
-        ports = [self.reactor.listen(row["host"], row["port"]) for row in settings["listeners"]]
-        store.report()
-        for key, declare in (
-            ("exchanges", self._declare_exchange),
-            ("queues", self._declare_queue),
-            ("bindings", self._declare_binding),
-        ):
-            for k, row in enumerate(settings[key]):
-                try:
-                    declare(row)
-                except AMQPError as error:
-                    # What clients declared may leave no room: who is there is served all the same.
-                    log.error("%s[%d]: %s", key, k, error.text)
-        for row, port in zip(settings["listeners"], ports):
-            print("listening on %s:%d" % (row["host"], port))
-
-    # The configuration counts where the store has it otherwise.
-
-    def _declare_exchange(self, row):
-        declaration = (
-            row["name"].encode(), KINDS[row["type"].encode()], row["durable"],
-            row["auto_delete"], row["internal"], octets(row["arguments"]),
-        )  # fmt: skip
-        try:
-            self.broker.declare_exchange(*declaration)
-        except PreconditionFailed:
-            log.warning("exchange '%s' was stored otherwise: made anew, unbound", row["name"])
-            self.broker.delete_exchange(declaration[0])
-            self.broker.declare_exchange(*declaration)
-
-    def _declare_queue(self, row):
-        broker = self.broker
-        name = row["name"].encode()
-        arguments = octets(row["arguments"])
-        try:
-            broker.declare_queue(name, row["durable"], None, row["auto_delete"], arguments)
-        except PreconditionFailed:
-            queue = broker.queue(name)
-            log.warning(
-                "queue '%s' was stored otherwise: changed%s", row["name"],
-                "" if row["durable"] else ", but it stays durable",
-            )  # fmt: skip
-            queue.auto_delete = row["auto_delete"]
-            broker.change_queue(queue, arguments)
-
-    def _declare_binding(self, row):
-        broker = self.broker
-        find = broker.queue if row["destination_type"] == "queue" else broker.exchange
-        broker.bind(
-            broker.exchange(row["source"].encode()), find(row["destination"].encode()),
-            row["routing_key"].encode(), octets(row["arguments"]),
-        )  # fmt: skip
+        self.broker, self.reactor, self._bridges = build(settings, profile, self)
+        unload("start")
 
     # --- the wheel ---
 
@@ -145,6 +54,8 @@ class Node:
         for subscriber in self._subscribers:
             if subscriber.pump():
                 timeout_ms = 0
+        if self._asked is not None:
+            self._answer()
         self.reactor.step(timeout_ms)
 
     def run(self):
@@ -198,6 +109,31 @@ class Node:
         found = self.broker.queue(queue.encode())
         self._subscribers.append(Subscriber(self.broker, found, callback))
 
+    # --- the sink of amq.status ---
+
+    def accepts(self, consumer, message):
+        return self._asked is None
+
+    def deliver(self, consumer, entry):
+        self._asked = entry
+        self.reactor.hurry()
+
+    def cancelled(self, consumer):
+        pass
+
+    def _answer(self):
+        from .status import answer
+
+        entry = self._asked
+        self._asked = None
+        try:
+            answer(self, entry.message)
+        except MemoryError:
+            log.warning("out of memory for the status")
+        queue = entry.queue
+        queue.settle(entry)
+        queue.dispatch()
+
     def status(self):
         """What goes on, as a dict that json can print."""
         broker = self.broker
@@ -219,29 +155,9 @@ class Node:
                 for name in broker.queues
             },
             "store": broker.store.status(),
+            "bridges": {
+                upstream.name: upstream.status(caller.state) for upstream, caller in self._bridges
+            },
             "counters": broker.metrics.snapshot(),
             "log": log.recent(),
         }
-
-
-def _open_store(settings, profile):
-    # Late: a board pays for one of them.
-    if settings is None:
-        from .store.ram import RamStore
-
-        return RamStore()
-    from .broker.durable import Durable
-    from .store import recovery  # noqa: F401 (while there is memory in one piece)
-    from .store.open import open_device
-    from .store.ring import Ring
-
-    ring = Ring(open_device(settings, "store"))
-    chains = max(4, profile["messages"] // 16)
-    return Durable(ring, write_table, read_table, chains)
-
-
-def octets(value):
-    """*value* of the configuration with its text as octets, the form the model works with."""
-    if isinstance(value, dict):
-        return {octets(key): octets(value[key]) for key in value}
-    return value.encode() if isinstance(value, str) else value

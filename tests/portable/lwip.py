@@ -205,9 +205,9 @@ class _Listener:
 class Board:
     """A reactor with its broker on a simulated stack."""
 
-    def __init__(self, lingers=0, reserved=0, **numbers):
+    def __init__(self, lingers=0, bridges=0, **numbers):
         self.stack = Stack(lingers)
-        world = World(reserved=reserved, **numbers)
+        world = World(**numbers)
         profile = world.profile
         self.broker = world.broker
         Poller.stack = self.stack
@@ -216,7 +216,7 @@ class Board:
         reactor_module.receive = self.stack.receive
         reactor_module.ticks_ms = self.stack.ticks_ms
         self.reactor = Reactor(
-            self.broker, world.engines, profile["reserved"], profile["unauthenticated"],
+            self.broker, world.engines[bridges:], profile["unauthenticated"],
             profile["receive_buffer"], profile["login_ms"], profile["output_budget"],
             profile["stack_send"],
         )  # fmt: skip

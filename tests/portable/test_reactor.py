@@ -26,8 +26,8 @@ def test_clients_come_and_go():
     assert len(board.reactor.connections()) == 1
 
 
-def test_the_last_slots_are_kept_for_the_bridge():
-    board = Board(reserved=1)
+def test_a_bridge_has_a_connection_of_its_own():
+    board = Board(bridges=1)
     clients = [board.client() for _ in range(3)]
     refused = board.connect()
     board.run(100)

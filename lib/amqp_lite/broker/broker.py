@@ -7,7 +7,7 @@ wheel. Methods raise the errors of errors.py; each protocol engine picks the sco
 from binascii import hexlify
 from os import urandom
 
-from ..compat import MICROPYTHON, find_name, ticks_diff
+from ..compat import MICROPYTHON, equal, find_name, ticks_diff
 from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded
 from .consumer import Consumer
 from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
@@ -45,6 +45,7 @@ class Broker:
         self.now = 0
         self.committed = True  # the store has what it was given
         self.failures = 0  # of the store: what was accepted and not confirmed by then is lost
+        self.live = 0  # messages that all consumers together may hold ahead of others
         self.behind = False  # messages in the store wait for consumers that are there
         self.inherited = 0  # places of earlier sessions have this order or a lower one
         self.freed = False  # messages or entries became free since somebody cleared this
@@ -60,6 +61,8 @@ class Broker:
         self.exchange_table = Table(Exchange, profile["exchanges"], "exchange")
         self.bindings = Table(Binding, profile["bindings"], "binding")
         self.queues = {}
+        self._serial = 0  # of the queue made last
+        self._aliases = {}  # what keys begin with -> the queue that gets them
         self._numbers = {}  # queues by their number in the store
         self.exchanges = {}
         self._routes = RouteCache(profile["routes"], profile["route_key"], _FAN_OUT)
@@ -74,7 +77,7 @@ class Broker:
         self.scratch = bytearray(_SHORTSTRS + profile["receive_buffer"])  # for one call's use
         self._match_headers = match_headers
         for name, kind in PREDECLARED:
-            self._add_exchange(name, kind, {}).durable = True
+            self.own_exchange(name, kind)
 
     def restore(self):
         """Read the store. Once, before anything else is done."""
@@ -110,6 +113,12 @@ class Broker:
         exchange.reset(name, kind, arguments)
         self.exchanges[name] = exchange
         self._routes.forget()
+        return exchange
+
+    def own_exchange(self, name, kind):
+        """A new exchange, of the broker itself: no client can declare or delete it."""
+        exchange = self._add_exchange(name, kind, {})
+        exchange.durable = True
         return exchange
 
     def exchange(self, name):
@@ -227,6 +236,7 @@ class Broker:
         queue = self.queue_table.take()
         queue.reset(name, arguments)
         queue.broker = self
+        queue.serial = self._serial = self._serial + 1 & 0xFFFF
         queue.durable = durable
         queue.owner = owner
         queue.auto_delete = auto_delete
@@ -276,6 +286,27 @@ class Broker:
         """The queue behind one direct reply-to consumer; it goes with its consumer."""
         name = REPLY_PREFIX + hexlify(urandom(9))
         return self._add_queue(name, False, None, True, {})
+
+    def own_queue(self, name, durable):
+        """The queue called *name*, of the broker itself: no client can declare it."""
+        found = self.queues.get(name)
+        if found is None:
+            found = self._add_queue(name, durable, None, False, {})
+        return found
+
+    def alias(self, name):
+        """A durable queue called *name*, which gets what is published to the default exchange
+        for `name.` and anything behind: addresses of somewhere else. Raises ResourceLimitExceeded.
+        """
+        self.own_queue(name, True)
+        self._aliases[name + b"."] = name
+
+    def _aliased(self, buf, start, end):
+        for prefix in self._aliases:
+            n = len(prefix)
+            if n <= end - start and equal(buf, start, prefix, n):
+                return self.queues.get(self._aliases[prefix])
+        return None
 
     def delete_queue(self, queue):
         """Delete it: waiting messages are dropped, consumers told, held ones die when settled."""
@@ -414,6 +445,8 @@ class Broker:
             found = False
             if kind == DEFAULT:
                 queue = find_name(self.queues, buf, start, end - start)
+                if queue is None and self._aliases:
+                    queue = self._aliased(buf, start, end)
                 if queue is not None:
                     found = True
                     if queue.visited != visit:
@@ -513,6 +546,27 @@ class Broker:
         if not count:
             self.metrics.unroutable += 1
         return -1 if refused else count
+
+    def republish(self, message, buf, i, n):
+        """Publish *message*, which came from a queue, to another address: as publish().
+
+        buf, i, n  the address, as for route(); not one where headers decide
+        """
+        route = self.route(buf, i, n)
+        chain = message.chain
+        if route.by_headers:
+            return -1
+        if chain is not None:
+            # A body in the store belongs to one record.
+            message.chain = self.store.copy_chain(chain)
+            if message.chain is None:
+                message.chain = chain
+                return -1
+        queues = self.publish(message, route, route.stamp)
+        if chain is not None:
+            self.store.end_chain(message.chain)
+            message.chain = chain
+        return queues
 
     def _publish_durable(self, message, queues, count):
         """Store *message* for those of the first *count* queues that survive a restart.

@@ -6,9 +6,11 @@ The payload of a DEFINITION record; names are short strings, arguments encoded b
     "X"  kind u8, flags u8 (1 = auto-delete, 2 = internal), name, arguments
     "B"  flags u8 (1 = to an exchange), source, destination, routing key, arguments
     "C"  the clock u32, see durable.py
+    "I"  what tells this ring from others, u32
 """
 
 import struct
+from os import urandom
 
 from ..compat import u16, u32
 from ..errors import AMQPError, NotFound, ResourceLimitExceeded
@@ -18,6 +20,8 @@ from ..store.ring import DEFINITION
 
 class Definitions:
     """The half of Durable that keeps what exists; messages are the other."""
+
+    _identity = 0
 
     # --- at start ---
 
@@ -49,6 +53,9 @@ class Definitions:
                 self._stale.append((self._clock_order, self._clock_slot))
             self._clock_order = ring.at_order
             self._clock_slot = ring.at_slot
+            return
+        if kind == 0x49:  # I
+            self._identity = u16(buf, 1) << 16 | u16(buf, 3)
             return
         if kind == 0x51:  # Q
             name, i = _name(buf, 4)
@@ -83,6 +90,18 @@ class Definitions:
         return queue
 
     # --- later ---
+
+    def identity(self):
+        """A number of 32 bits that tells this ring from others; made when it is first asked for.
+
+        Raises ResourceLimitExceeded when the store has no room for it.
+        """
+        if not self._identity:
+            made = int.from_bytes(urandom(4), "big") | 1
+            if not self._append_definition(struct.pack(">BI", 0x49, made)):
+                raise ResourceLimitExceeded("the store has no room for its identity")
+            self._identity = made
+        return self._identity
 
     def define_queue(self, queue):
         """Store the definition of *queue*, with a number of its own. Raises as _store() does."""

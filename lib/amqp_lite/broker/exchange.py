@@ -9,7 +9,6 @@ FANOUT = const(2)
 TOPIC = const(3)
 HEADERS = const(4)
 KINDS = {b"direct": DIRECT, b"fanout": FANOUT, b"topic": TOPIC, b"headers": HEADERS}
-
 PREDECLARED = (
     (b"", DEFAULT),
     (b"amq.direct", DIRECT),

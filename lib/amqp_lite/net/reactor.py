@@ -15,6 +15,7 @@ from ..compat import (
     ticks_diff,
     ticks_ms,
     transmit,
+    unread,
     zeros,
 )
 from ..log import log
@@ -25,39 +26,67 @@ _COMMIT_MS = 20  # how soon to look again when the store gathers more for one co
 
 
 class Peer:
-    """A slot for one connection: made once, reused for one peer after the other."""
+    """What the reactor keeps of one connection."""
+
+    joined = True  # the engine is served; a Caller is not while it connects
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.account = Account()
+        self.sock = None
+        self.open(None)
+
+    def open(self, sock):
+        """*sock* is connected."""
+        self.sock = sock
+        self.account.reset()
+        self.reading = True  # what the poller watches for
+        self.writing = False
+        self.clogged = False  # the socket took less than it was given: wait until it is writable
+        self.owed = 0  # octets a TLS socket did not take: it wants the same ones again
+        self.held_back = False  # output waits for the budget
+        self.secure = False  # the socket is a TLS one
+
+
+class Guest(Peer):
+    """A slot for a peer that connects: made once, reused for one peer after the other."""
 
     def __init__(self, broker, engine):
         self.greeting = Greeting(broker)
         self.amqp = engine
+        Peer.__init__(self, self.greeting)
+
+    def greet(self, sock, address, deadline):
+        self.open(sock)
         self.engine = self.greeting
-        self.account = Account()
-        self.sock = None
-        self.reading = True  # what the poller watches for
-        self.writing = False
-        self.clogged = False  # the socket took less than it was given: wait until it is writable
-        self.held_back = False  # output waits for the budget
+        self.greeting.open(address, deadline)
+
+    def heard(self):
+        """Octets were fed: with its header the peer chose the engine."""
+        if self.engine is self.greeting and self.greeting.agreed:
+            self.engine = self.amqp
+            self.engine.open(self.greeting.name, self.greeting.deadline)
+
+    def dropped(self, why):
+        self.engine.lost()
 
 
 class Reactor:
     """
     broker       the model, whose clock this turns
-    engines      one protocol engine for each connection there can be
-    spare        connections that strangers never get: the bridge's
+    engines      one protocol engine for each peer that can be connected to us at once
     strangers    connections without login at once; the oldest goes when one more comes
     read_octets  read from a socket at once
     login_ms     from accept to login
     budget       octets under way over all connections, 0 = no limit; stack_send: see budget.py
     """
 
-    def __init__(
-        self, broker, engines, spare, strangers, read_octets, login_ms, budget, stack_send
-    ):
+    def __init__(self, broker, engines, strangers, read_octets, login_ms, budget, stack_send):
         self.listeners = []
         self._broker = broker
-        self._free = [Peer(broker, engine) for engine in engines]
+        self._free = [Guest(broker, engine) for engine in engines]
+        self._callers = []
         self._peers = []
-        self._spare = spare
         self._strangers = strangers
         self._login_ms = login_ms
         self._budget = OutputBudget(budget, stack_send) if budget else None
@@ -77,6 +106,29 @@ class Reactor:
         self.listeners.append(listener)
         self._poller.add(listener.sock, listener)
         return listener.port
+
+    def add_caller(self, caller):
+        """Turn *caller*, too: see caller.py."""
+        self._callers.append(caller)
+        self._accounts.append(caller.account)
+
+    def watch(self, caller, writing):
+        """Tell *caller* by on_ready() when its socket can be read, or written when *writing*."""
+        if not caller.watched:
+            caller.watched = True
+            self._poller.add(caller.sock, caller)
+        self._poller.want(caller.sock, caller, not writing, writing)
+
+    def unwatch(self, caller):
+        if caller.watched:
+            caller.watched = False
+            self._poller.remove(caller.sock)
+
+    def join(self, caller):
+        """The connection of *caller* is there: its engine is served as all others."""
+        self._poller.want(caller.sock, caller, True, False)
+        self._peers.append(caller)
+        self._again = True
 
     def hurry(self):
         """There is something to do: the next step does not wait."""
@@ -118,11 +170,16 @@ class Reactor:
             peer = peers[k]
             engine = peer.engine
             try:
+                if peer.secure and engine.room() and unread(peer.sock):
+                    self._again = True
+                    self._read(peer)
                 engine.pump()
                 if engine.output.pending and not peer.clogged:
                     self._write(peer, now)
                 if engine.stalled:
                     engine.resume()
+                    if not engine.stalled:
+                        self._again = True  # others may have got something from it
                 self._watch(peer)
             except Exception as error:
                 self._fault(peer, error)
@@ -160,6 +217,8 @@ class Reactor:
                 self._cut(peer, "it does not read")
             elif peer.engine.closed or peer.engine.output.pending:
                 self._again = True
+        for caller in self._callers:
+            wait = min(wait, caller.tick(now))
         try:
             self._broker.tick()
         except Exception as error:
@@ -173,39 +232,40 @@ class Reactor:
         if who.sock is None:
             return  # dropped a moment ago, for another one's sake
         self._broker.now = ticks_ms()  # the wait may have been long
+        if not who.joined:
+            who.on_ready(events)
+            return
         if events & POLLOUT:
             who.clogged = False
         if not events & ~POLLOUT:
             return
-        engine = who.engine
+        if who.engine.room():
+            self._read(who)
+        elif events & (POLLHUP | POLLERR):
+            self._drop(who, "the connection is gone")
+
+    def _read(self, peer):
+        engine = peer.engine
         room = engine.room()
-        if not room:
-            if events & (POLLHUP | POLLERR):
-                self._drop(who)
-            return
         if room > len(self._buffer):
             room = len(self._buffer)
         try:
-            n = receive(who.sock, self._buffer, room)
+            n = receive(peer.sock, self._buffer, room)
         except OSError as error:
             log.debug("%s: %s", engine.name, error)
-            n = 0
+            self._drop(peer, str(error))
+            return
         if not n:
-            self._drop(who)
+            self._drop(peer, "the peer hung up")
         elif n > 0:
             self._busy = True
             if self._budget is not None:
-                who.account.heard(self._broker.now)
-            self._feed(who, n)
-
-    def _feed(self, peer, n):
-        try:
-            peer.engine.feed(self._buffer, n)
-            if peer.engine is peer.greeting and peer.greeting.agreed:
-                peer.engine = peer.amqp
-                peer.engine.open(peer.greeting.name, peer.greeting.deadline)
-        except Exception as error:
-            self._fault(peer, error)
+                peer.account.heard(self._broker.now)
+            try:
+                engine.feed(self._buffer, n)
+                peer.heard()
+            except Exception as error:
+                self._fault(peer, error)
 
     def _store_fault(self, error):
         """An error while nobody's octets were looked at: the device's, or a bug of ours."""
@@ -233,7 +293,7 @@ class Reactor:
                 return
             sock, address = accepted
             self._make_way()
-            if len(self._free) <= self._spare:
+            if not self._free:
                 log.warning(
                     "%s refused: %d connections are all there are", address, len(self._peers)
                 )
@@ -241,28 +301,20 @@ class Reactor:
                 sock.close()
                 continue
             peer = self._free.pop()
-            peer.sock = sock
-            peer.account.reset()
+            peer.greet(sock, address, ticks_add(self._broker.now, self._login_ms))
             peer.account.heard(self._broker.now)
-            peer.engine = peer.greeting
-            peer.reading = True
-            peer.writing = False
-            peer.clogged = False
-            peer.held_back = False
-            peer.greeting.open(address, ticks_add(self._broker.now, self._login_ms))
             self._peers.append(peer)
             self._poller.add(sock, peer)
 
     def _make_way(self):
         """The oldest peer without a login goes when there are too many of them."""
         strangers = [peer for peer in self._peers if peer.engine.user is None]
-        full = len(self._free) <= self._spare
-        if strangers and (full or len(strangers) >= self._strangers):
+        if strangers and (not self._free or len(strangers) >= self._strangers):
             self._cut(strangers[0], "another peer wants to log in")
 
     def _write(self, peer, now):
         engine = peer.engine
-        n = engine.output.pending
+        n = peer.owed or engine.output.pending
         budget = self._budget
         if budget is not None:
             peer.account.prove(engine.output)
@@ -276,9 +328,10 @@ class Reactor:
             taken = transmit(peer.sock, engine.output.view, 0, n)
         except OSError as error:
             log.debug("%s: %s", engine.name, error)
-            self._drop(peer)
+            self._drop(peer, str(error))
             return
         peer.clogged = taken < n
+        peer.owed = n if peer.secure and not taken else 0
         if budget is not None:
             budget.wrote(peer.account, n, taken, now)
             if ticks_diff(ticks_ms(), now) >= SLOW_WRITE_MS:
@@ -307,7 +360,7 @@ class Reactor:
         if peer.sock is None:
             return
         if engine.closed and not engine.output.pending:
-            self._drop(peer)
+            self._drop(peer, None)
             return
         reading = engine.room() > 0
         # What the budget holds back comes with a proof or with time, not with a writable socket.
@@ -321,13 +374,13 @@ class Reactor:
 
     def _cut(self, peer, why):
         self._broker.metrics.peers_cut += 1
-        self._drop(peer)
+        self._drop(peer, why)
         try:
             log.warning("%s cut: %s", peer.engine.name, why)
         except MemoryError:
             pass  # that is why it was cut
 
-    def _drop(self, peer):
+    def _drop(self, peer, why):
         sock = peer.sock
         if sock is None:
             return
@@ -338,9 +391,10 @@ class Reactor:
             self._budget.closed(peer.account, self._broker.now)
         peer.account.reset()
         self._peers.remove(peer)
-        self._free.append(peer)
+        if isinstance(peer, Guest):
+            self._free.append(peer)
         try:
-            peer.engine.lost()
+            peer.dropped(why)
         except OSError as error:
             self._store_fault(error)
         # Its messages may be somebody else's now.
@@ -348,8 +402,10 @@ class Reactor:
 
     def close(self):
         """Hang up on everybody and stop listening."""
+        for caller in self._callers:
+            caller.close()
         for peer in list(self._peers):
-            self._drop(peer)
+            self._drop(peer, "the broker ends")
         for listener in self.listeners:
             self._poller.remove(listener.sock)
             listener.close()

@@ -1,0 +1,29 @@
+"""The status over AMQP: a message to the exchange amq.status is answered at its reply-to.
+
+The answer is node.status() as JSON, with the request's correlation-id.
+"""
+
+import json
+
+from .errors import AMQPError
+from .local import publish
+from .log import log
+from .v091.properties import read_properties
+
+
+def answer(node, message):
+    """Send the status of *node* to whoever sent *message*."""
+    broker = node.broker
+    octets = bytearray(message.head + message.properties)
+    broker.pool.read_at(message, 0, len(octets), octets, 0)
+    asked = read_properties(octets, message.head)
+    reply_to = asked.get("reply_to")
+    if not reply_to:
+        return
+    properties = {
+        "content_type": "application/json", "correlation_id": asked.get("correlation_id"),
+    }  # fmt: skip
+    try:
+        publish(broker, b"", reply_to, json.dumps(node.status()), properties)
+    except AMQPError as error:
+        log.warning("no status for '%s': %s", str(reply_to, "utf-8"), error.text)
