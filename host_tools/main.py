@@ -59,6 +59,28 @@ def _parser():
         "--micropython", action="store_true", help="run it on MicroPython, with a board's heap"
     )
 
+    demo = _command(
+        commands,
+        "demo",
+        "see an outage: upstream cut, edge broker killed and restarted, nothing lost",
+        "demo",
+        "do_demo",
+    )
+    demo.add_argument(
+        "--upstream", metavar="URL", help="of a broker that is there, amqp://... or amqps://..."
+        " (one in this process)"
+    )
+    demo.add_argument(
+        "--seconds", type=_between(3, 3600), default=20, metavar="N", help="how long (20)"
+    )
+    demo.add_argument(
+        "--rate", type=_between(1, 2000), default=200, metavar="N", help="messages a second (200)"
+    )
+    demo.add_argument("--flash", metavar="FILE", help="make the flash image there, and keep it")
+    demo.add_argument(
+        "--keep", action="store_true", help="keep it and all else in its temporary folder"
+    )
+
     test = _command(commands, "test", "run every test, in .venv", "test", "do_test")
     test.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="for pytest, behind --")
 
@@ -141,6 +163,17 @@ def _amount(text):
     if not 0 < value < 1e12:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
+
+
+def _between(lowest, highest):
+    """The type of a whole number in these limits."""
+
+    def check(text):
+        if not text.isdigit() or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not in {lowest} to {highest}")
+        return int(text)
+
+    return check
 
 
 def _port(text):

@@ -3,7 +3,7 @@
     broker.start()              until a client has got connection.open-ok; .startup_s: how long
     broker.address(), .product
     broker.reset_peak(), .peak_kb(), .rss_kb(), .cpu_s()      of the whole process tree
-    broker.stop()               by process id
+    broker.stop()               by process id; with keep=True another start() finds its files
 
 RSS is what /proc/PID/status says (VmRSS, VmHWM), summed over the tree. The high-water mark is
 reset before each row, so peak_kb() is the row's own maximum.
@@ -50,7 +50,8 @@ class Broker:
         self.process = None
 
     def start(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqp-bench-"))
+        if self.folder is None:
+            self.folder = pathlib.Path(tempfile.mkdtemp(prefix="amqp-bench-"))
         command, env, cwd = self.command()
         begin = time.monotonic()
         with open(self.folder / "output", "wb") as output:
@@ -100,7 +101,7 @@ class Broker:
         text = (self.folder / "output").read_text(errors="replace")
         return "\n".join(text.splitlines()[-15:])
 
-    def stop(self):
+    def stop(self, keep=False):
         if self.process and self.process.poll() is None:
             tree = self.tree()
             self.process.send_signal(signal.SIGTERM)
@@ -113,10 +114,11 @@ class Broker:
                 self.process.wait()
             for pid in tree:
                 _wait_gone(pid)
+        self.process = None
         self.ended()
-        if self.folder:
+        if self.folder and not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.process = self.folder = None
+            self.folder = None
 
     def ended(self):
         """Called after the process has ended, while its folder is still there."""
@@ -211,38 +213,53 @@ class RabbitMQ(Broker):
     """RabbitMQ as packaged: default settings, no plugin, its files in a temporary folder.
 
     It has an epmd of its own (Erlang's port mapper), which is started before the clock and counted
-    in no figure: on a Debian system it is there already.
+    in no figure: on a Debian system it is there already. Ports stay the same when it starts again.
+
+    settings    the text of rabbitmq.conf
     """
 
     name = "RabbitMQ"
-    # The script behind Debian's wrapper, which would change the user and use the system's folders.
-    _SCRIPTS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+    settings = ""
+    # Behind Debian's wrapper, which would change the user and use the folders of the system.
+    _SCRIPTS = "/usr/lib/rabbitmq/bin/"
 
     def __init__(self):
         super().__init__()
         self.epmd = None
+        self.epmd_port = self.dist_port = 0
 
     def command(self):
-        server = next(filter(None, map(shutil.which, self._SCRIPTS)), None)
+        server = self.script("rabbitmq-server")
         if not server or not shutil.which("epmd"):
             raise BrokerError("no rabbitmq-server and epmd: apt install rabbitmq-server")
-        self.port, epmd_port, dist_port = _free_ports(3)
-        self.epmd = subprocess.Popen(["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"],
-                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                     stderr=subprocess.DEVNULL, start_new_session=True)
-        folder = str(self.folder)
+        if not self.port:
+            self.port, self.epmd_port, self.dist_port = free_ports(3)
+        self.epmd = subprocess.Popen(
+            ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True)
         (self.folder / "enabled_plugins").write_text("[].\n")
-        (self.folder / "rabbitmq.conf").write_text("")
+        (self.folder / "rabbitmq.conf").write_text(self.settings)
+        return [server], self.environment(), str(self.folder)
+
+    @classmethod
+    def script(cls, name):
+        """The path of one of RabbitMQ's commands, None without RabbitMQ."""
+        return shutil.which(cls._SCRIPTS + name) or shutil.which(name)
+
+    def environment(self):
+        """Of the server, and of every command that is to reach it."""
+        folder = str(self.folder)
         env = {name: value for name, value in os.environ.items()
                if not name.startswith("RABBITMQ_")}
         env.update({
             "HOME": folder,                                     # for a cookie of its own
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(epmd_port),
-            "RABBITMQ_NODENAME": "amqp-bench-%d@localhost" % os.getpid(),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "RABBITMQ_NODENAME": "amqp-bench-%d-%d@localhost" % (os.getpid(), self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(dist_port),
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CONF_ENV_FILE": folder + "/none",
             "RABBITMQ_CONFIG_FILE": folder + "/rabbitmq.conf",
@@ -257,7 +274,7 @@ class RabbitMQ(Broker):
             # SIGTERM gets there and no shell is measured.
             "RUNNING_UNDER_SYSTEMD": "true",
         })
-        return [server], env, folder
+        return env
 
     def ended(self):
         if self.epmd:
@@ -286,7 +303,7 @@ class Running(Broker):
         if self.pid:
             self.idle_rss_mb = self.rss_kb() * 1024 / 1e6
 
-    def stop(self):
+    def stop(self, keep=False):
         pass
 
 
@@ -311,7 +328,7 @@ def _wait_gone(pid):
         time.sleep(0.05)
 
 
-def _free_ports(n):
+def free_ports(n):
     socks = [socket.socket() for _ in range(n)]
     for sock in socks:
         sock.bind(("127.0.0.1", 0))

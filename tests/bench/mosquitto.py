@@ -32,7 +32,7 @@ class Mosquitto(brokers.Broker):
         server = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
         if not server:
             raise brokers.BrokerError("no mosquitto: apt install mosquitto")
-        [self.port] = brokers._free_ports(1)
+        [self.port] = brokers.free_ports(1)
         config = self.folder / "mosquitto.conf"
         lines = ["listener %d 127.0.0.1" % self.port, "allow_anonymous true", "log_dest none",
                  "persistence true", "persistence_location %s/" % self.folder,
