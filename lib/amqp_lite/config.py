@@ -27,6 +27,7 @@ _REQUIRED = object()  # as default: the key has to be there
 _ABSENT = object()  # as default: without the key the object goes without it
 
 _NAME_OCTETS = const(255)  # AMQP 0-9-1 §4.2.5.3, a short string
+_SHORT_OCTETS = const(100)  # with what is added, upstreams take no more than 128 as an id
 _HASH_OCTETS = const(36)  # salt and SHA-256
 _COUNT = const(0x40000000)  # what a small int of a board holds is below
 
@@ -49,6 +50,24 @@ def _name(value, path):
     _text(value, path)
     if not value:
         raise ConfigError("%s: expected a name, got an empty string" % path)
+
+
+def _short_name(value, path):
+    """A name that becomes part of others."""
+    _name(value, path)
+    if len(value.encode()) > _SHORT_OCTETS:
+        raise ConfigError("%s: more than %d octets" % (path, _SHORT_OCTETS))
+
+
+def _host(value, path):
+    _name(value, path)
+    name, _, port = value.rpartition(":")
+    bracketed = name.startswith("[") and name.endswith("]")
+    if name and (":" not in name or bracketed):
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError("%s: %s has no port from 1 to 65535" % (path, show(value)))
+    if " " in value or "/" in value or "@" in value:
+        raise ConfigError('%s: expected "host" or "host:port", got %s' % (path, show(value)))
 
 
 def _new_name(value, path):
@@ -200,8 +219,8 @@ _DOWNLINK = (
     ("prefetch", range(1, 65536), 16),  # messages
 )
 _BRIDGE = (
-    ("name", _name, _REQUIRED),
-    ("hosts", [_name], _REQUIRED),
+    ("name", _short_name, _REQUIRED),
+    ("hosts", [_host], _REQUIRED),
     ("vhost", _name, "/"),
     ("user", _name, "guest"),
     ("password", _text, "guest"),
@@ -216,7 +235,7 @@ _BRIDGE = (
     ("downlinks", [_DOWNLINK], ()),
 )
 _CONFIGURATION = (
-    ("device", _name, "amqp-lite"),
+    ("device", _short_name, "amqp-lite"),
     ("profile", _profile, "linux"),
     ("limits", check_numbers, {}),
     ("store", _store, None),
@@ -331,6 +350,8 @@ def _check_bridge(row, path):
     for i, link in enumerate(row["uplinks"]):
         where = "%s.uplinks[%d]" % (path, i)
         key = link["routing_key"]
+        if link["refused"] == "park":
+            _name(link["queue"] + ".parked", where + ".queue")
         if link["declare"] in ("direct", "topic", "fanout", "headers"):
             if not link["exchange"] or _varies(link["exchange"]):
                 raise ConfigError("%s.declare: the exchange needs one name" % where)

@@ -176,17 +176,16 @@ def _make_bridges(broker, reactor, settings, profile):
     Raises ConfigError.
     """
     bridges = []
-    for row in settings["bridges"]:
+    for k, row in enumerate(settings["bridges"]):
+        path = "bridges[%d].tls" % k
         try:
-            bridges.append(_make_bridge(broker, reactor, row, settings["device"], profile))
-        except ConfigError as error:
-            raise ConfigError("bridge %s: %s" % (row["name"], error))
+            bridges.append(_make_bridge(broker, reactor, row, path, settings["device"], profile))
         except AMQPError as error:
             raise ConfigError("bridge %s: %s" % (row["name"], error.text))
     return bridges
 
 
-def _make_bridge(broker, reactor, row, device, profile):
+def _make_bridge(broker, reactor, row, path, device, profile):
     # Late: who has no bridge does not pay for one.
     from .bridge.client091 import Client
     from .bridge.upstream import Upstream
@@ -196,7 +195,7 @@ def _make_bridge(broker, reactor, row, device, profile):
     if row["tls"] is not None:
         from .net.tls import Tls
 
-        tls = Tls(row["tls"])
+        tls = Tls(row["tls"], path=path)
         if tls.warning:
             log.warning("bridge %s: %s", row["name"], tls.warning)
     for link in row["uplinks"]:

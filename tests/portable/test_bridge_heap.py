@@ -1,8 +1,4 @@
-"""The bridge's steady path does not allocate: store, forward, confirm, settle with the heap locked.
-
-A command that comes down, too, but for its acknowledgement upstream, which is one of many frames
-of the same kind and made when it is sent.
-"""
+"""The way upstream does not allocate: store, forward, confirm, settle with the heap locked."""
 
 import wire
 from bridged import Bridged

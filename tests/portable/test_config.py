@@ -260,3 +260,85 @@ def test_more_than_the_profile_has_room_for():
             )  # fmt: skip
         else:
             raise AssertionError(key)
+
+
+# --- bridges ---
+
+
+def bridge(uplink=None, downlink=None, **fields):
+    row = dict({"name": "cloud", "hosts": ["rabbit.example.com"]}, **fields)
+    if uplink is not None:
+        row["uplinks"] = [dict({"queue": "telemetry"}, **uplink)]
+    if downlink is not None:
+        row["downlinks"] = [dict({"queue": "commands.{device}"}, **downlink)]
+    return {"bridges": [row]}
+
+
+def test_a_bridge_is_completed():
+    settings = load(bridge({}, {}, tls={}))
+    row = settings["bridges"][0]
+    assert load(settings) == settings
+    assert (row["vhost"], row["user"]) == ("/", "guest")
+    assert (row["heartbeat"], row["retry_max"]) == (30, 300)
+    link = row["uplinks"][0]
+    assert (link["exchange"], link["routing_key"]) == ("{exchange}", "{routing_key}")
+    assert (link["window"], link["refused"], link["declare"]) == (64, "park", "passive")
+    assert row["downlinks"][0]["prefetch"] == 16
+    assert row["tls"]["dangerously_accept_any_certificate"] is False
+    assert load(bridge())["bridges"][0]["tls"] is None
+
+
+def test_what_a_bridge_cannot_be():
+    for settings, line in (
+        (bridge(hosts=[]), "bridges[0].hosts: expected at least one"),
+        (bridge(hosts=["amqp://host"]), "bridges[0].hosts[0]: "),
+        (bridge(hosts=["a b"]), 'bridges[0].hosts[0]: expected "host" or "host:port", got'),
+        (bridge(hosts=["host:99999"]), "bridges[0].hosts[0]: "),
+        (bridge(hosts=["host:x"]), "bridges[0].hosts[0]: "),
+        (bridge(name="n" * 101), "bridges[0].name: more than 100 octets"),
+        (bridge(tls={"cert": "a"}), "bridges[0].tls: cert and key belong together"),
+        (bridge(tls={"verify": False}), 'bridges[0].tls: unknown key "verify"'),
+        (bridge({"routing_key": "{queue}"}),
+         "bridges[0].uplinks[0].routing_key: no {queue}, there are {device}, {exchange} and"),
+        (bridge({"declare": "topic"}),
+         "bridges[0].uplinks[0].declare: the exchange needs one name"),
+        (bridge({"declare": "quorum", "routing_key": "q"}),
+         'bridges[0].uplinks[0].declare: for a queue, exchange has to be ""'),
+        (bridge({"refused": "dead-letter"}),
+         "bridges[0].uplinks[0].dead_letter_routing_key: missing"),
+        (bridge({"refused": "keep"}), "bridges[0].uplinks[0].refused: expected park or"),
+        (bridge({"window": 0}), "bridges[0].uplinks[0].window: 0 is not in 1 to"),
+        (bridge({"queue": "q" * 250}), "bridges[0].uplinks[0].queue: 257 octets"),
+        (bridge({}, {"queue": "{routing_key}"}), "bridges[0].downlinks[0].queue: it needs one"),
+        (bridge({}, {"bindings": [{"exchange": "{exchange}"}]}),
+         "bridges[0].downlinks[0].bindings[0].exchange: it needs one name"),
+        ({"bridges": bridge()["bridges"] * 2}, 'bridges[1].name: "cloud" is there twice'),
+        ({"device": "d" * 101}, "device: more than 100 octets"),
+    ):  # fmt: skip
+        assert error(settings).startswith(line), (error(settings), line)
+
+
+def test_a_bridge_needs_a_connection_and_queues():
+    settings = load(bridge({}, {}))
+    for numbers, line in (
+        ({"connections": 1, "unauthenticated": 1}, "bridges: 1, and no client could connect"),
+        ({"queues": 1}, "queues: 2, the profile has room for 1"),
+    ):
+        try:
+            check_room(settings, complete(None, numbers))
+        except ConfigError as refused:
+            assert str(refused).startswith(line), refused
+        else:
+            raise AssertionError(line)
+
+
+def test_a_bridge_that_does_not_fit_a_boards_heap():
+    numbers = complete(None, {"heap": 60000000})
+    check_room(load(bridge({}, {})), numbers)
+    numbers["heap"] = 50000
+    try:
+        check_room(load(bridge({}, {}, tls={})), numbers)
+    except ConfigError as refused:
+        assert str(refused).startswith("profile.heap: 50000 octets, but "), refused
+    else:
+        raise AssertionError("not refused")

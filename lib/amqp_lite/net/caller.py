@@ -105,15 +105,18 @@ class Caller(Peer):
                 if self._tls is not None:
                     self._secure()
             if self.state == SECURING:
-                self._shake()
-                return
+                wanted = self._tls.handshake(self.sock)
+                if wanted:
+                    self._reactor.watch(self, wanted == POLLOUT)
+                    return
         except OSError as error:
             self._try_next(str(error))
-            return
         except MemoryError:
             self._fail("out of memory")
-            return
-        self._join()
+        except Exception as error:  # a TlsError, which is not loaded without TLS
+            self._fail(str(error))
+        else:
+            self._join()
 
     def _secure(self):
         self.state = SECURING
@@ -121,19 +124,6 @@ class Caller(Peer):
         self._reactor.unwatch(self)
         self.sock = self._tls.wrap(plain, self._place[0])
         self.secure = True
-
-    def _shake(self):
-        from .tls import TlsError
-
-        try:
-            wanted = self._tls.handshake(self.sock)
-        except TlsError as error:
-            self._fail(error.text)
-            return
-        if wanted:
-            self._reactor.watch(self, wanted == POLLOUT)
-        else:
-            self._join()
 
     def _join(self):
         self.state = OPEN
@@ -162,6 +152,11 @@ class Caller(Peer):
             self._reactor.unwatch(self)
             self.sock.close()
             self.sock = None
+        self._forget_tls()
+
+    def _forget_tls(self):
+        if self._tls is not None:
+            self._tls.close()  # also of the socket below, on a board
 
     # --- the reactor's, while the connection is there ---
 
@@ -171,6 +166,10 @@ class Caller(Peer):
     def dropped(self, why):
         self.state = IDLE
         self.joined = self.watched = False
+        if isinstance(why, OSError):
+            # With TLS the peer's refusal may come late.
+            why = str(why) if self._tls is None else self._tls.explain(why)
+        self._forget_tls()
         self.engine.lost(why)
 
     def close(self):

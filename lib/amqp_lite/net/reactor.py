@@ -43,7 +43,7 @@ class Peer:
         self.reading = True  # what the poller watches for
         self.writing = False
         self.clogged = False  # the socket took less than it was given: wait until it is writable
-        self.owed = 0  # octets a TLS socket did not take: it wants the same ones again
+        self.owed = 0  # octets a TLS socket was offered and did not take: next it wants just them
         self.held_back = False  # output waits for the budget
         self.secure = False  # the socket is a TLS one
 
@@ -253,7 +253,7 @@ class Reactor:
             n = receive(peer.sock, self._buffer, room)
         except OSError as error:
             log.debug("%s: %s", engine.name, error)
-            self._drop(peer, str(error))
+            self._drop(peer, error)
             return
         if not n:
             self._drop(peer, "the peer hung up")
@@ -316,7 +316,7 @@ class Reactor:
         engine = peer.engine
         n = peer.owed or engine.output.pending
         budget = self._budget
-        if budget is not None:
+        if budget is not None and not peer.owed:
             peer.account.prove(engine.output)
             allowed = budget.allowance(peer.account, self._accounts, n, now)
             peer.held_back = allowed < n
@@ -328,10 +328,10 @@ class Reactor:
             taken = transmit(peer.sock, engine.output.view, 0, n)
         except OSError as error:
             log.debug("%s: %s", engine.name, error)
-            self._drop(peer, str(error))
+            self._drop(peer, error)
             return
         peer.clogged = taken < n
-        peer.owed = n if peer.secure and not taken else 0
+        peer.owed = n - taken if peer.secure else 0
         if budget is not None:
             budget.wrote(peer.account, n, taken, now)
             if ticks_diff(ticks_ms(), now) >= SLOW_WRITE_MS:
