@@ -76,7 +76,7 @@ class Caller(Peer):
         try:
             found = self._resolver.result()
         except OSError as error:
-            self._fail("name lookup of %s: %s" % (self._place[0], error))
+            self._fail("name lookup of %s: %s" % (self._place[0], _words(error)))
             return
         if found is not None:
             self._known[self._place] = found
@@ -93,7 +93,7 @@ class Caller(Peer):
         try:
             self.open(dial(self._left.pop(0)))
         except OSError as error:
-            self._try_next(str(error))
+            self._try_next(_words(error))
             return
         self._reactor.watch(self, True)
 
@@ -110,7 +110,7 @@ class Caller(Peer):
                     self._reactor.watch(self, wanted == POLLOUT)
                     return
         except OSError as error:
-            self._try_next(str(error))
+            self._try_next(_words(error))
         except MemoryError:
             self._fail("out of memory")
         except Exception as error:  # a TlsError, which is not loaded without TLS
@@ -168,7 +168,7 @@ class Caller(Peer):
         self.joined = self.watched = False
         if isinstance(why, OSError):
             # With TLS the peer's refusal may come late.
-            why = str(why) if self._tls is None else self._tls.explain(why)
+            why = _words(why) if self._tls is None else self._tls.explain(why)
         self._forget_tls()
         self.engine.lost(why)
 
@@ -177,3 +177,8 @@ class Caller(Peer):
         if self.state in (RESOLVING, CONNECTING, SECURING):
             self._hang_up()
             self.state = IDLE
+
+
+def _words(error):
+    """What an OSError says, without its number where there is more."""
+    return getattr(error, "strerror", None) or str(error)
