@@ -6,17 +6,12 @@ Whoever starts drops this module again, because a board needs its memory.
 from binascii import hexlify
 from os import urandom
 
-from .access import Access
 from .broker.broker import Broker
 from .broker.exchange import FANOUT, KINDS
-from .broker.table import Table
 from .compat import ticks_ms, unload
 from .errors import AMQPError, ConfigError, PreconditionFailed, ResourceLimitExceeded
 from .log import log
-from .net.reactor import Reactor
-from .v091.channel import Channel
 from .v091.codec import match_headers, read_table, write_table
-from .v091.connection import Connection
 
 _STATUS = b"amq.status"
 
@@ -80,6 +75,13 @@ def _make_broker(store, profile):
 
 def _make_reactor(broker, settings, profile):
     """The reactor and an engine for each client there can be."""
+    # Late: what reads the store has given back its memory by now.
+    from .access import Access
+    from .broker.table import Table
+    from .net.reactor import Reactor
+    from .v091.channel import Channel
+    from .v091.connection import Connection
+
     access = Access(settings["users"])
     vhosts = (b"/", settings["vhost"].encode())
     channels = Table(Channel, profile["channels"], "channel")

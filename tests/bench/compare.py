@@ -204,10 +204,16 @@ def print_table(names, rows, groups):
                 texts.append(number(ratio(*values), 2).rjust(7))
             cells.append("".join(texts))
         table.append(cells)
+    print_cells(table)
+
+
+def print_cells(table):
+    """Print rows of cells, anything with a text, in columns."""
+    table = [[str(cell) for cell in cells] for cells in table]
     widths = [max(map(len, column)) for column in zip(*table)]
     for cells in table:
         print("  ".join(cell.rjust(width) for cell, width in zip(cells, widths)))
-    print()
+    print(flush=True)
 
 
 def verdict(what, aim, ratios, above):

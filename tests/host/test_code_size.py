@@ -11,8 +11,8 @@ LIB = ROOT / "lib"
 # Needed once at start and given back, or imported only by boards that use them, or by desktops. Of
 # the devices a board keeps one: `segments`, the largest, on a stock Pico W.
 NOT_KEPT = {
-    "checks", "compat_cpython", "compat_tls_cpython", "config", "device", "file", "limits", "local", "open",
-    "properties", "ram", "recovery", "start", "status",
+    "checks", "compat_cpython", "compat_tls_cpython", "config", "device", "file", "limits",
+    "local", "open", "properties", "ram", "recovery", "start", "status",
 }  # fmt: skip
 TLS = {"certificate", "compat_tls_micropython", "tls"}
 # What a Pico W keeps of a module, by its .mpy file: octets for each, and for each octet. Fitted to

@@ -7,7 +7,7 @@ time after upstream has closed it.
 import struct
 
 from ..broker.queue import text
-from ..compat import const, copy, equal, ticks_diff, u16, u32
+from ..compat import TOO_LARGE, const, copy, equal, ticks_diff, u16, u32
 from ..errors import AMQPError, CommandInvalid, NotFound, SyntaxFailure
 from ..log import log
 from ..v091.codec import milliseconds, skip_value
@@ -70,7 +70,6 @@ _CLOSED = const(0)
 _OPENING = const(1)
 _OPEN = const(2)
 _CLOSING = const(3)  # we sent channel.close
-_ANSWERS = const(30000)  # ms for each step of opening
 
 _EXCHANGE_KINDS = ("direct", "topic", "fanout", "headers")
 
@@ -84,12 +83,14 @@ class Link:
         self.number = 0
         self._state = _CLOSED
         self._steps = ()
+        self._unread = 0
         self._back_off = BackOff(client.upstream.retry_max_ms)
         self._asked_at = 0  # ticks
 
     # --- its life ---
 
     def open(self):
+        self._forget()
         self._state = _OPENING
         self._steps = [(_CHANNEL_OPEN, _CHANNEL_OPEN_OK, (b"",))] + self._set_up()
         self._next_step()
@@ -122,7 +123,7 @@ class Link:
                 return left
             self.open()
         elif self._state in (_OPENING, _CLOSING):
-            if ticks_diff(now, self._asked_at) > _ANSWERS:
+            if ticks_diff(now, self._asked_at) > self.connection.upstream.timeout_ms:
                 self.connection.fail(501, "channel %d is not answered" % self.number)
         return 1000
 
@@ -169,6 +170,15 @@ class Link:
             self._on_method(method, buf, i, end)
         return True
 
+    def _is_expected(self, due):
+        """Whether content on this channel is ours to read; while it is closed, none is.
+
+        Raises CommandInvalid when it is open and nothing is *due*.
+        """
+        if self._state == _OPEN and not due:
+            raise CommandInvalid("content on channel %d that nobody announced" % self.number)
+        return self._state == _OPEN
+
     def _unknown(self, method):
         raise CommandInvalid("method %d.%d on channel %d" % (
             method >> 16, method & 0xFFFF, self.number
@@ -212,10 +222,10 @@ class PublishLink(Link):
 
     def _opened(self):
         self._published = 0
-        self._returning = False
 
     def _forget(self):
-        self._returning = False
+        self._returning = False  # a header comes next
+        self._unread = 0  # octets of a body that nobody wants: we have it
 
     def _closed(self, code, why, was_open):
         # Without an exchange of its own for each message, it is not the message's fault that
@@ -438,8 +448,9 @@ class PublishLink(Link):
             self._unknown(method)
 
     def on_header(self, buf, i, end):
-        if self._returning:
+        if self._is_expected(self._returning):
             self._returning = False
+            self._unread = u32(buf, i + 8)
             at, n = _find_id(buf, i + 12)
             flight = self.policy.find(buf, at, n)
             if flight is None:
@@ -449,12 +460,15 @@ class PublishLink(Link):
         return True
 
     def on_long_header(self, size):
-        if self._returning:
+        if self._is_expected(self._returning):
             self._returning = False
+            self._unread = TOO_LARGE  # how long its body is was not read
             self.policy.unknown_return()
 
     def taker(self, size):
-        return None  # the body of what was returned: we have it
+        if self._is_expected(size <= self._unread):
+            self._unread -= size
+        return None
 
 
 class ConsumeLink(Link, ContentReader):
@@ -486,6 +500,7 @@ class ConsumeLink(Link, ContentReader):
         self._back_off.worked()
 
     def _forget(self):
+        self._unread = 0  # octets of a body that nobody wants
         self.connection.forget_body(self)
         self._abandon()
 
@@ -540,13 +555,15 @@ class ConsumeLink(Link, ContentReader):
             downlink.unreadable(self._tag, error.text)
 
     def _is_header_due(self):
-        if self._state == _OPEN and not self._header_due:
-            raise CommandInvalid("a content header without a delivery")
+        if not self._is_expected(self._header_due):
+            return False
         self._header_due = False
+        self._unread = 0
         return self.message is not None
 
     def on_header(self, buf, i, end):
         if not self._is_header_due():
+            self._unread = u32(buf, i + 8)
             return True
         try:
             if self._read_header(buf, i, end):
@@ -555,6 +572,7 @@ class ConsumeLink(Link, ContentReader):
         except AMQPError as error:
             self.policy.unreadable(self._tag, error.text)
         self._abandon()
+        self._unread = u32(buf, i + 8)
         return True
 
     def on_long_header(self, size):
@@ -563,12 +581,15 @@ class ConsumeLink(Link, ContentReader):
                 self._tag, "properties of %d octets are more than this broker reads" % size
             )
             self._abandon()
+        self._unread = TOO_LARGE  # how long its body is was not read
 
     def taker(self, size):
+        left = self._unread if self.message is None else self.body_left
+        if not self._is_expected(not self._header_due and size <= left):
+            return None
         if self.message is not None:
-            if self.body_left < size or self._header_due:
-                raise CommandInvalid("more body than announced")
             return self
+        self._unread -= size
         return None
 
     def _check_properties(self, buf):

@@ -124,6 +124,8 @@ class Uplink:
             self.last_error = error.text
             return
         queue.set_live(self.consumer, self._live)
+        self.last_error = ""
+        self.upstream.wanted = True
 
     def cancelled(self, consumer):
         """The queue was deleted; what is under way dies when it is settled."""
