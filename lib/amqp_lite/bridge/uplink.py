@@ -221,6 +221,11 @@ class Uplink:
     def _send(self, flight):
         """Send *flight*, whose message the link has read."""
         flight.returned = False
+        store = self._broker.store
+        if store.keeps:
+            # What may come twice after a power cut, in flight or settled and not marked, is
+            # together no more than a window.
+            store.mark_all_but(self._window - 1 - self.in_flight.count)
         if not self.link.send(flight):
             self.last_error = "a message is too long for upstream, or its address is"
             self._give_up(flight)

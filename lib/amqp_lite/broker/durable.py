@@ -626,6 +626,11 @@ class Durable(Definitions):
         if not ring.locate(order, slot) or not ring.is_needed():
             self._drop_chain(chain_order, chain_slot)
 
+    def mark_all_but(self, most):
+        """Mark what is settled on flash, if it is more than *most* messages."""
+        if self.ring.acks > most:
+            self.ring.mark()
+
     def count_try(self, entry):
         """The message of *entry* was given back to its queue."""
         self.ring.count_try(entry.order, entry.position, entry.share)
