@@ -64,9 +64,10 @@ def _host(value, path):
     name, _, port = value.rpartition(":")
     bracketed = name.startswith("[") and name.endswith("]")
     if name and (":" not in name or bracketed):
-        if not port.isdigit() or not 0 < int(port) < 65536:
+        if not port or port.strip("0123456789") or not 0 < int(port) < 65536:
             raise ConfigError("%s: %s has no port from 1 to 65535" % (path, show(value)))
-    if " " in value or "/" in value or "@" in value:
+    odd = [c for c in value if ord(c) <= 32 or c in "/@"]
+    if odd or value.startswith(":") and value.count(":") == 1:
         raise ConfigError('%s: expected "host" or "host:port", got %s' % (path, show(value)))
 
 
@@ -191,7 +192,7 @@ _TLS = (
     ("dangerously_accept_any_certificate", _boolean, False),
 )
 _UPLINK = (
-    ("queue", _name, _REQUIRED),
+    ("queue", _new_name, _REQUIRED),
     ("exchange", _template, "{exchange}"),
     ("routing_key", _template, "{routing_key}"),
     ("headers", {"": _template}, {}),
@@ -268,7 +269,7 @@ def load(settings=None):
         settings["profile"] = None
     _check_references(settings)
     for i, row in enumerate(settings["bridges"]):
-        _check_bridge(row, "bridges[%d]" % i)
+        _check_bridge(row, settings["device"], "bridges[%d]" % i)
     return settings
 
 
@@ -341,7 +342,7 @@ def _complete_object(rows, value, path):
     return whole
 
 
-def _check_bridge(row, path):
+def _check_bridge(row, device, path):
     """Raises ConfigError for keys of a bridge that contradict each other."""
     if not row["hosts"]:
         raise ConfigError("%s.hosts: expected at least one" % path)
@@ -350,6 +351,8 @@ def _check_bridge(row, path):
     for i, link in enumerate(row["uplinks"]):
         where = "%s.uplinks[%d]" % (path, i)
         key = link["routing_key"]
+        for name in ("exchange", "routing_key"):
+            _text(link[name].replace("{device}", device), where + "." + name)
         if link["refused"] == "park":
             _name(link["queue"] + ".parked", where + ".queue")
         if link["declare"] in ("direct", "topic", "fanout", "headers"):
@@ -361,15 +364,25 @@ def _check_bridge(row, path):
                     '%s.declare: for a queue, exchange has to be "" and routing_key one name'
                     % where
                 )
+        for name in link["headers"]:
+            if name.startswith("x-edge-"):
+                raise ConfigError('%s.headers: "x-edge-..." is the bridge\'s own' % where)
         if link["refused"] == "dead-letter":
+            if link["dead_letter_exchange"] in ("amq.headers", "amq.match"):
+                raise ConfigError("%s.dead_letter_exchange: not one of headers" % where)
+            own = link["dead_letter_routing_key"] == link["queue"]
+            if own and not link["dead_letter_exchange"]:
+                raise ConfigError("%s.dead_letter_routing_key: the uplink's own queue" % where)
             if not link["dead_letter_exchange"] and not link["dead_letter_routing_key"]:
                 raise ConfigError("%s.dead_letter_routing_key: missing" % where)
     for i, link in enumerate(row["downlinks"]):
         where = "%s.downlinks[%d]" % (path, i)
         if _varies(link["queue"]):
             raise ConfigError("%s.queue: it needs one name" % where)
+        _name(link["queue"].replace("{device}", device), where + ".queue")
         for k, binding in enumerate(link["bindings"]):
             for key in ("exchange", "routing_key"):
+                _text(binding[key].replace("{device}", device), "%s.bindings[%d]" % (where, k))
                 if _varies(binding[key]):
                     raise ConfigError("%s.bindings[%d].%s: it needs one name" % (where, k, key))
     for key in ("uplinks", "downlinks"):
@@ -394,8 +407,13 @@ def _check_references(settings):
             known.append(row["name"])
     bridges = []
     for i, row in enumerate(settings["bridges"]):
-        if row["name"] in bridges:
-            raise ConfigError("bridges[%d].name: %s is there twice" % (i, show(row["name"])))
+        for other in bridges:
+            # Or what comes back would not tell whose it is.
+            if (row["name"] + ".").startswith(other + ".") or other.startswith(row["name"] + "."):
+                raise ConfigError(
+                    "bridges[%d].name: %s is there twice, or part of another one"
+                    % (i, show(row["name"]))
+                )
         bridges.append(row["name"])
     for i, row in enumerate(settings["bindings"]):
         for key, kind in (("source", "exchange"), ("destination", row["destination_type"])):

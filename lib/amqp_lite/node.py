@@ -7,7 +7,7 @@ node.run()                       # or: while True: node.step(100)   or: await no
 """
 
 from . import __version__
-from .compat import heap_free, ticks_ms, unload
+from .compat import heap_free, print_error, ticks_ms, unload
 from .errors import ConfigError
 from .log import log
 
@@ -119,7 +119,8 @@ class Node:
         self.reactor.hurry()
 
     def cancelled(self, consumer):
-        pass
+        if self._asked is not None:
+            self._asked.consumer = None
 
     def _answer(self):
         from .status import answer
@@ -128,8 +129,8 @@ class Node:
         self._asked = None
         try:
             answer(self, entry.message)
-        except MemoryError:
-            log.warning("out of memory for the status")
+        except Exception as error:  # what was asked is anybody's
+            print_error(error, log.error)
         queue = entry.queue
         queue.settle(entry)
         queue.dispatch()

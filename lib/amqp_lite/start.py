@@ -200,9 +200,6 @@ def _make_bridge(broker, reactor, row, path, device, profile):
         tls = Tls(row["tls"], path=path)
         if tls.warning:
             log.warning("bridge %s: %s", row["name"], tls.warning)
-    for link in row["uplinks"]:
-        if link["refused"] == "park":
-            broker.own_queue(link["queue"].encode() + b".parked", True)
     upstream = Upstream(broker, row, device, _boots(broker.store))
     client = Client(broker, upstream, profile, row, device)
     return upstream, Caller(reactor, client, tls, upstream.timeout_ms)
@@ -211,4 +208,10 @@ def _make_bridge(broker, reactor, row, path, device, profile):
 def _boots(store):
     """What tells ids of this device's messages from those of other boots, see uplink.py."""
     this = hexlify(urandom(4))
-    return (b"%08x" % store.identity() if store.keeps else this), this
+    kept = this
+    if store.keeps:
+        try:
+            kept = b"%08x" % store.identity()
+        except ResourceLimitExceeded as error:
+            log.error("ids of messages change with each start: %s", error.text)
+    return kept, this

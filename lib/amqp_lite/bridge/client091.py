@@ -5,7 +5,7 @@ error there ends one channel alone, which is opened anew.
 """
 
 from .. import __version__
-from ..compat import const, ticks_diff, u16
+from ..compat import const, ticks_add, ticks_diff, u16
 from ..errors import CommandInvalid, FrameError
 from ..log import log
 from ..v091.codec import Properties, write_table
@@ -13,13 +13,18 @@ from ..v091.connection import CAPABILITIES
 from ..v091.frames import FrameReader
 from ..v091.methods import method_frame, read_arguments
 from ..v091.output import Output
-from .links091 import ConsumeLink, PublishLink
+from .links091 import ConsumeLink, PublishLink, close_reason, printable
 
 _HEADER = b"AMQP\x00\x00\x09\x01"
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _HEADER_KIND = const(2)
 _LEAST_FRAME = const(8192)  # octets; RabbitMQ since 4.1 takes nobody who takes less
 
+_BEHIND = const(8)  # frames that wait for room in the output
+_LEAST_TUNED = const(4096)  # octets, AMQP 0-9-1 §4.2.3
+_CLOSE_MS = const(2000)  # for what we have to say when we end it
+_ACK = const(0x003C0050)
+_NACK = const(0x003C0078)
 _START_OK = const(0x000A000B)
 _TUNE_OK = const(0x000A001F)
 _OPEN = const(0x000A0028)
@@ -31,10 +36,13 @@ _OF_CONNECTION = {
     0x000A000A: ("on_start", "BBFSS"),
     0x000A001E: ("on_tune", "HIH"),
     0x000A0029: ("on_open_ok", "s"),
-    0x000A0032: ("on_close", "HsHH"),
+    0x000A0032: (None, "HsHH"),
     0x000A003C: ("on_blocked", "s"),
     0x000A003D: ("on_unblocked", ""),
 }
+_OF_LOGIN = (0x000A000A, 0x000A001E, 0x000A0029)
+# The peer did not like what it got: 0-9-1 §1.2 "hard errors" that a message may be the reason of.
+_BY_CONTENT = (501, 502, 503, 505, 541)
 # What we send, where the server's side has no signature for it.
 SENT = {
     _START_OK: "FsSs",
@@ -149,7 +157,8 @@ class Client(FrameReader):
         for downlink in self.upstream.downlinks:
             if downlink.link is not None:
                 downlink.pump()
-        if flowing:
+        # Not before it is on flash: its id is its place there, which a power cut would give away.
+        if flowing and self.broker.store.is_safe():
             self.upstream.pump()
 
     def tick(self):
@@ -158,7 +167,7 @@ class Client(FrameReader):
         if self._timed:
             left = ticks_diff(self._deadline, now)
             if left <= 0:
-                self._end("no answer in time: the login was not finished")
+                self._end(self._why or "no answer in time: the login was not finished")
                 return 1
             wait = min(wait, left)
         if self.running:
@@ -166,6 +175,8 @@ class Client(FrameReader):
             if beat:
                 if ticks_diff(now, self.output.spoke) >= beat // 2 and not self.output.pending:
                     self.output.put(0, _HEARTBEAT_FRAME)
+                if self.output.pending and ticks_diff(now, self.output.spoke) > 2 * beat:
+                    self._end("it does not read")
                 if ticks_diff(now, self._heard) > 2 * beat:
                     self._end("no octet for two heartbeats")
                 wait = min(wait, beat // 4)
@@ -186,13 +197,18 @@ class Client(FrameReader):
         self.output.give_back()
         self.output.pending = 0
 
+    def _finish(self, why):
+        """Nothing is read any more; what is written is the last."""
+        self._why = why
+        self.running = False
+        self.closed = self.deaf = True
+        self.output.give_back()
+        self._deadline = ticks_add(self.broker.now, _CLOSE_MS)
+        self._timed = True
+
     def fail(self, code, text):
         """The peer broke the protocol: say so and hang up."""
-        self._why = text
-        self.running = False
-        self.deaf = True
-        self.closed = True
-        self.output.give_back()
+        self._finish(text)
         self.send(0, _CLOSE, (code, text.encode()[:255], 0, 0))
 
     def send(self, number, method, arguments=()):
@@ -210,6 +226,8 @@ class Client(FrameReader):
             raise FrameError("a method frame of %d octets" % (end - i))
         method = u16(buf, i) << 16 | u16(buf, i + 2)
         i += 4
+        if len(self.output.later) > _BEHIND and method not in (_ACK, _NACK):
+            return False  # it does not read what it asks for
         if number:
             if not self.running:
                 raise CommandInvalid("channel %d used before connection.open-ok" % number)
@@ -217,7 +235,10 @@ class Client(FrameReader):
         row = _OF_CONNECTION.get(method)
         if row is None:
             raise CommandInvalid("unknown method %d.%d" % (method >> 16, method & 0xFFFF))
-        if self._waits_for and method != self._waits_for and method != _CLOSE:
+        if method == _CLOSE:
+            self._on_close(*close_reason(buf, i, end))
+            return True
+        if self._waits_for != method and (self._waits_for or method in _OF_LOGIN):
             raise CommandInvalid("method %d.%d is not due" % (method >> 16, method & 0xFFFF))
         getattr(self, row[0])(*read_arguments(row[1], buf, i, end))
         return True
@@ -268,6 +289,9 @@ class Client(FrameReader):
 
     def on_tune(self, channel_max, frame_max, heartbeat):
         limit = self._frame_limit
+        if 0 < frame_max < _LEAST_TUNED:
+            self._end("it offers frames of %d octets, 4096 is the least" % frame_max)
+            return
         if frame_max and frame_max < limit:
             limit = frame_max
         self.frame_max = self.output.frame_max = limit
@@ -291,22 +315,19 @@ class Client(FrameReader):
             else:
                 link.policy.last_error = "upstream allows %d channels" % self._channel_max
 
-    def on_close(self, code, text, class_id, method_id):
-        self.output.give_back()
-        self._why = "%d %s" % (code, _printable(text))
-        self.running = False
-        self.closed = self.deaf = True
+    def _on_close(self, code, why):
+        if self.running and code in _BY_CONTENT:
+            for uplink in self.upstream.uplinks:
+                if uplink.in_flight.count:
+                    uplink.channel_failed(why, True)
+        self._finish(why)
         self.output.put(0, method_frame(0, _CLOSE_OK, ()))
 
     def on_blocked(self, reason):
-        log.warning("%s: blocked: %s", self.name, _printable(reason))
+        log.warning("%s: blocked: %s", self.name, printable(reason))
         self.upstream.blocked = True
 
     def on_unblocked(self):
         log.info("%s: not blocked any more", self.name)
         self.upstream.blocked = False
         self.upstream.wanted = True
-
-
-def _printable(octets):
-    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets[:200]])

@@ -14,7 +14,9 @@ The protocol's half is a *link*, while there is one:
 from ..compat import const, ticks_add, ticks_diff
 from .template import Template
 
-_HOLD_MS = const(500)  # before what found no room comes again
+_HOLD_MS = const(500)  # before what found no room comes again; twice as long each time
+_HOLD_MOST_MS = const(60000)
+_AGAIN_MS = const(2000)  # what we gave back comes by then, before anything else
 
 COUNTERS = ("received", "stored", "rejected", "unroutable", "requeued")
 
@@ -54,6 +56,9 @@ class Downlink:
         self._accepted = 0  # the last one upstream was told of
         self._held = 0  # the last one that found no room; the one before has to be accepted first
         self._due = 0  # ticks, when those come again
+        self._hold_ms = _HOLD_MS
+        self._gave_back = False  # and nothing of it has come again
+        self._again_by = 0  # ticks
         self._failures = self._broker.failures
 
     def closed(self, why=""):
@@ -62,17 +67,31 @@ class Downlink:
         if why:
             self.last_error = why
 
-    @property
-    def holding(self):
-        """Whether what comes now has to come again, behind one that found no room."""
-        return self._held > 0
+    def passes_over(self, tag, again):
+        """Whether message *tag* has to come again, behind one that found no room.
+
+        again  it was delivered before
+        """
+        if self._held:
+            self.hold(tag, self.last_error)
+            return True
+        if self._gave_back:
+            if again or ticks_diff(self._broker.now, self._again_by) >= 0:
+                self._gave_back = False
+            else:
+                self.hold(tag, self.last_error)  # it crossed those we gave back
+                return True
+        return False
 
     def arrived(self, tag, queues):
         """Message *tag* was published here, to so many queues; -1: one refused it."""
         self.received += 1
-        if queues > 0:
+        if queues > 0 and self._held:
+            self.hold(tag, self.last_error)
+        elif queues > 0:
             self._taken = tag
             self.stored += 1
+            self._hold_ms = _HOLD_MS
         elif queues == 0:
             self.unroutable += 1
             self.last_error = "no queue here takes what came"
@@ -83,7 +102,8 @@ class Downlink:
     def hold(self, tag, why):
         """Message *tag* found no room."""
         if not self._held:
-            self._due = ticks_add(self._broker.now, _HOLD_MS)
+            self._due = ticks_add(self._broker.now, self._hold_ms)
+            self._hold_ms = min(2 * self._hold_ms, _HOLD_MOST_MS)
             self.last_error = why
         self._held = tag
         self.requeued += 1
@@ -114,6 +134,8 @@ class Downlink:
             if ticks_diff(self._due, broker.now) <= 0:
                 self.link.release(self._held)
                 self._held = 0
+                self._gave_back = True
+                self._again_by = ticks_add(broker.now, _AGAIN_MS)
 
     def tick(self, now):
         """ms to the next look."""

@@ -8,7 +8,7 @@ import struct
 
 from ..broker.queue import text
 from ..compat import TOO_LARGE, const, copy, equal, ticks_diff, u16, u32
-from ..errors import AMQPError, CommandInvalid, NotFound, SyntaxFailure
+from ..errors import AMQPError, CommandInvalid, NotFound, SyntaxFailure, UnexpectedFrame
 from ..log import log
 from ..v091.codec import milliseconds, skip_value
 from ..v091.content import ContentReader
@@ -74,6 +74,23 @@ _CLOSING = const(3)  # we sent channel.close
 _EXCHANGE_KINDS = ("direct", "topic", "fanout", "headers")
 
 
+def close_reason(buf, i, end):
+    """(code, text) of a channel.close or connection.close in buf[i:end].
+
+    The text is no clean one always: brokers cut it at 255 octets.
+    """
+    if end - i < 7 or i + 3 + buf[i + 2] > end:
+        raise SyntaxFailure("arguments are shorter than a close needs")
+    code = u16(buf, i)
+    octets = buf[i + 3 : i + 3 + buf[i + 2]]
+    return code, "%d %s" % (code, printable(octets))
+
+
+def printable(octets):
+    """Octets of a peer, made safe for a log line."""
+    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets])
+
+
 class Link:
     """A channel. client: the Client; policy: an Uplink or a Downlink."""
 
@@ -83,7 +100,9 @@ class Link:
         self.number = 0
         self._state = _CLOSED
         self._steps = ()
+        self.flowing = True
         self._unread = 0
+        self._returning = False
         self._back_off = BackOff(client.upstream.retry_max_ms)
         self._asked_at = 0  # ticks
 
@@ -91,6 +110,7 @@ class Link:
 
     def open(self):
         self._forget()
+        self.flowing = True  # channel.flow
         self._state = _OPENING
         self._steps = [(_CHANNEL_OPEN, _CHANNEL_OPEN_OK, (b"",))] + self._set_up()
         self._next_step()
@@ -122,6 +142,8 @@ class Link:
             if left:
                 return left
             self.open()
+        elif self.connection.upstream.blocked:
+            self._asked_at = now  # nobody answers then
         elif self._state in (_OPENING, _CLOSING):
             if ticks_diff(now, self._asked_at) > self.connection.upstream.timeout_ms:
                 self.connection.fail(501, "channel %d is not answered" % self.number)
@@ -138,7 +160,7 @@ class Link:
 
     def on_method(self, method, buf, i, end):
         if method == _CHANNEL_CLOSE:
-            code, reason, _, _ = read_arguments("HsHH", buf, i, end)
+            code, reason = close_reason(buf, i, end)
             self.connection.output.drop_body(self.number)
             self.connection.output.put(
                 self.number, method_frame(self.number, _CHANNEL_CLOSE_OK, ())
@@ -146,8 +168,8 @@ class Link:
             if self._state == _CLOSING:
                 return True  # both at once: its close-ok comes
             was_open = self._state == _OPEN
-            self._failed(code, "%d %s" % (code, text(reason)))
-            self._closed(code, "%d %s" % (code, text(reason)), was_open)
+            self._failed(code, reason)
+            self._closed(code, reason, was_open)
         elif self._state == _CLOSING:
             if method == _CHANNEL_CLOSE_OK:
                 self.open()
@@ -162,10 +184,9 @@ class Link:
                 self._opened()
                 self.policy.opened(self)
         elif method == _CHANNEL_FLOW:
-            active = read_arguments("b", buf, i, end)[0]
-            self.connection.upstream.blocked = not active
-            self.connection.upstream.wanted = active
-            self.connection.send(self.number, _CHANNEL_FLOW_OK, (active,))
+            self.flowing = read_arguments("b", buf, i, end)[0]
+            self.connection.upstream.wanted = True
+            self.connection.send(self.number, _CHANNEL_FLOW_OK, (self.flowing,))
         elif self._state == _OPEN:
             self._on_method(method, buf, i, end)
         return True
@@ -238,7 +259,10 @@ class PublishLink(Link):
 
     def fits(self, message, more):
         size = message.head + message.properties + message.body + more
-        return self.connection.output.fits(size)
+        return self.flowing and self.connection.output.fits(size)
+
+    def is_sending(self):
+        return self.connection.output.body is not None
 
     def read(self, message):
         broker = self.connection.broker
@@ -260,7 +284,7 @@ class PublishLink(Link):
         while i < stop:
             at = i + 1 + buf[i]
             if _is_named(buf, i, _HOPS) and buf[at] == 0x49:
-                self._hops = u32(buf, at + 1)
+                self._hops = 0 if buf[at + 1] & 0x80 else u32(buf, at + 1)
             elif _is_named(buf, i, _DEVICE) and buf[at] == 0x53:
                 self._device_at = at
             i = skip_value(buf, at)
@@ -382,7 +406,7 @@ class PublishLink(Link):
         at += 4
         while i < end:
             following = skip_value(buf, i + 1 + buf[i])
-            if not (_is_named(buf, i, _HOPS) or _is_named(buf, i, _ID) or self._is_set(buf, i)):
+            if not self._is_ours(buf, i):
                 copy(to, at, buf, i, following - i)
                 at += following - i
             i = following
@@ -407,7 +431,12 @@ class PublishLink(Link):
         struct.pack_into(">I", to, start, at - start - 4)
         return at
 
-    def _is_set(self, buf, i):
+    def _is_ours(self, buf, i):
+        """Whether the header at *i* is one that we write."""
+        if _is_named(buf, i, _HOPS) or _is_named(buf, i, _ID):
+            return True
+        if self._device_at < 0 and _is_named(buf, i, _DEVICE):
+            return True
         for name, _ in self.policy.headers:
             if _is_named(buf, i, name):
                 return True
@@ -450,7 +479,10 @@ class PublishLink(Link):
     def on_header(self, buf, i, end):
         if self._is_expected(self._returning):
             self._returning = False
+            if end - i < 14:
+                raise SyntaxFailure("a content header of %d octets" % (end - i))
             self._unread = u32(buf, i + 8)
+            self.connection.properties.scan(buf, i + 12, end)
             at, n = _find_id(buf, i + 12)
             flight = self.policy.find(buf, at, n)
             if flight is None:
@@ -531,15 +563,17 @@ class ConsumeLink(Link, ContentReader):
         self._tag = u16(buf, i + 4) << 16 | u16(buf, i + 6)
         if buf[i] | buf[i + 1] | buf[i + 2] | buf[i + 3]:
             self._tag |= (u16(buf, i) << 16 | u16(buf, i + 2)) << 32
+        again = buf[i + 8]
         i += 9
         key = i + 1 + buf[i]
         if key >= end or key + 1 + buf[key] != end:
             raise SyntaxFailure("arguments do not fill basic.deliver")
         downlink = self.policy
         broker = self.connection.broker
+        if self._header_due or self.receiving:
+            raise UnexpectedFrame("a delivery inside of another one")
         self._header_due = True
-        if downlink.holding:
-            downlink.hold(self._tag, downlink.last_error)
+        if downlink.passes_over(self._tag, again):
             return
         head = self._head
         n = downlink.exchange.write(buf, i, head, 0)

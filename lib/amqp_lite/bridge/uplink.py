@@ -13,6 +13,7 @@ The protocol's half is a *link*, while there is one:
     send(flight)           False: it can be sent never, it or its address is too long. Else its
                            `tag` is what upstream will call it
     settled(flight)        upstream has answered
+    is_sending()           some of what was sent is not on the wire yet
     restart()              open the channel anew
 """
 
@@ -23,6 +24,7 @@ from ..errors import AMQPError, NotFound
 from .backoff import jitter
 from .template import Template
 
+_HOPELESS = const(-1)  # a tag
 _RETRY_MS = const(1000)  # before the second attempt; twice as long before each further one
 _RETRY_MOST_MS = const(60000)
 _TURN = const(8)  # messages an uplink of priority 0 sends in its turn
@@ -72,7 +74,7 @@ class Uplink:
         self.priority = settings["priority"]
         self.turn = _TURN << min(self.priority, 8)
         self._window = settings["window"]
-        self._live = (self._window * settings["live"] + 99) // 100
+        self._live = min((self._window * settings["live"] + 99) // 100, self._window - 1)
         self._retries = settings["retries"]
         self._refused = settings["refused"]
         self._last_address = None  # where refused ones go: exchange and routing key, or their own
@@ -84,12 +86,13 @@ class Uplink:
             if key:
                 self._last_address = _address(self._last_exchange, key)
         self._ids = [self.device + b":" + boot + b":" for boot in boots]
+        self._scratch = bytearray(len(self._ids[0]) + 12)  # for an id
         waiting = max(1, self._window // 2)
         self._most_waiting = waiting
-        self._held_most = self._window + waiting
-        self._flights = Table(Flight, self._held_most, "message in flight")
+        self._flights = Table(Flight, self._window + waiting + self._live, "message in flight")
         self.in_flight = EntryList()
-        self._waiting = EntryList()
+        self._waiting = EntryList()  # for the next attempt
+        self._queued = EntryList()  # live ones, for our turn
         self.link = None
         self.consumer = None
         self._left = 0  # messages of this turn
@@ -119,7 +122,7 @@ class Uplink:
         try:
             if queue is None:
                 raise NotFound("no queue '%s' here" % text(self.queue_name))
-            self.consumer = queue.subscribe(self, b"uplink", False, False, self._held_most)
+            self.consumer = queue.subscribe(self, b"uplink", False, False, self._flights.size)
         except AMQPError as error:
             self.last_error = error.text
             return
@@ -130,20 +133,26 @@ class Uplink:
     def cancelled(self, consumer):
         """The queue was deleted; what is under way dies when it is settled."""
         self.consumer = None
+        for flights in (self.in_flight, self._waiting, self._queued):
+            flight = flights.head
+            while flight is not None:
+                flight.entry.consumer = None
+                flight = flight.next
 
     def closed(self):
         """The connection is gone: what is not settled goes back to the queue."""
         self.link = None
-        self._give_back(self._waiting)
-        self._give_back_in_flight()
+        self.resent += self.in_flight.count
+        self._alone = False
+        self._give_back(self._queued)
+        self._give_back(self.in_flight)
 
     def channel_failed(self, why, by_message):
-        """Upstream closed the channel.
+        """Upstream closed the channel, or the connection for what it got.
 
         by_message  whether one of the messages in flight may be the reason
         """
         self.last_error = why
-        self.link = None
         if by_message:
             if self.in_flight.count == 1:
                 flight = self.in_flight.head
@@ -152,12 +161,7 @@ class Uplink:
                 self._fail(flight)
             else:
                 self._careful = max(self._careful, self.in_flight.count)
-        self._give_back_in_flight()
-
-    def _give_back_in_flight(self):
-        self.resent += self.in_flight.count
-        self._alone = False
-        self._give_back(self.in_flight)
+        self.closed()
 
     def _give_back(self, flights):
         while flights.tail is not None:
@@ -173,25 +177,32 @@ class Uplink:
         """Send what may be sent in this turn: whether there was something."""
         if self.link is None or self._alone:
             return False
+        before = self.sent
         self._left = self.turn
         self._send_again()
+        self._send_queued()
         if self._left and self.consumer is not None:
             self.consumer.queue.dispatch()
-        some = self._left < self.turn
         self._left = 0
-        return some
+        return self.sent != before
 
     def accepts(self, consumer, message):
+        if not self._flights.free:
+            return False
         if self._left:
             return self._may_send(message, self._window - self._live, False)
-        # Only a live one may go out of turn, or a publish would send what waits.
-        if self._live and self._may_send(message, self._window, True):
-            return True
         self.upstream.wanted = True
-        return False
+        # A live one is taken at once, and sent in our turn.
+        return (
+            self._queued.count < self._live
+            and self.link is not None
+            and not self._careful
+            and self.in_flight.count + self._queued.count < self._window
+            and self.upstream.may_send(True)
+        )
 
     def _may_send(self, message, window, live):
-        if self.link is None or self._alone or self.in_flight.count >= window:
+        if self._alone or self.in_flight.count >= window:
             return False
         if self._careful and self.in_flight.count:
             return False
@@ -207,19 +218,23 @@ class Uplink:
         return more + self.exchange.longest(message.head) + self.routing_key.longest(message.head)
 
     def deliver(self, consumer, entry):
-        hops = self.link.read(entry.message)
-        if hops < 0 or hops >= self.max_hops:
-            self.dropped_looped += 1
-            entry.queue.settle(entry)
-            return
         flight = self._flights.take()
         flight.entry = entry
         flight.attempts = 0
         flight.alone = False
-        self._send(flight)
+        if self._left:
+            self._send(flight)
+        else:
+            self._queued.append(flight)
 
     def _send(self, flight):
-        """Send *flight*, whose message the link has read."""
+        """Send *flight*, which is in no list."""
+        message = flight.entry.message
+        hops = self.link.read(message)
+        if hops < 0 or hops >= self.max_hops:
+            self.dropped_looped += 1
+            self._settle(flight)
+            return
         flight.returned = False
         store = self._broker.store
         if store.keeps:
@@ -228,17 +243,25 @@ class Uplink:
             store.mark_all_but(self._window - 1 - self.in_flight.count)
         if not self.link.send(flight):
             self.last_error = "a message is too long for upstream, or its address is"
-            self._give_up(flight)
+            # Given up in our next turn: this may be the middle of somebody's publish.
+            flight.tag = _HOPELESS
+            self._wait(flight, 0)
             return
-        message = flight.entry.message
         if not self.in_flight.count:
             self._answered_at = self._broker.now
         self.in_flight.append(flight)
         self._alone = flight.alone
         self.sent += 1
-        if self._left:
-            self._left -= 1
+        self._left -= 1
         self.upstream.spend(message.head + message.properties + message.body)
+
+    def _send_queued(self):
+        while self._left and self._queued.count:
+            flight = self._queued.head
+            if not self._may_send(flight.entry.message, self._window, True):
+                return
+            self._queued.remove(flight)
+            self._send(flight)
 
     def _send_again(self):
         """Messages that failed and are due; the others behind them do not wait for them."""
@@ -246,13 +269,15 @@ class Uplink:
         while flight is not None and self._left:
             following = flight.next
             if ticks_diff(flight.due, self._broker.now) <= 0:
-                if flight.alone and self.in_flight.count:
+                if flight.tag == _HOPELESS:
+                    self._waiting.remove(flight)
+                    self._give_up(flight)
+                elif flight.alone and self.in_flight.count:
                     self._left = 0  # until the others are confirmed
                 elif self._may_send(flight.entry.message, self._window, False):
                     self._waiting.remove(flight)
-                    self.link.read(flight.entry.message)
                     self._send(flight)
-                    if flight.alone:
+                    if self._alone:
                         self._left = 0
             flight = following
 
@@ -292,7 +317,9 @@ class Uplink:
 
     def find(self, buf, i, n):
         """The flight whose id is the *n* octets of *buf* from *i*; None: there is none."""
-        scratch = bytearray(n + 64)
+        scratch = self._scratch
+        if n > len(scratch):
+            return None
         flight = self.in_flight.head
         while flight is not None:
             end = self.write_id(flight.entry, scratch, 0)
@@ -305,10 +332,11 @@ class Uplink:
         """Upstream returned a message that cannot be told from others: they go one by one."""
         if self.in_flight.count == 1:
             self.in_flight.head.returned = True
+            self.in_flight.head.alone = True
             return
         self._careful = max(self._careful, self.in_flight.count)
-        self._give_back_in_flight()
         self.link.restart()
+        self.closed()
 
     def _fail(self, flight):
         flight.attempts += 1
@@ -333,6 +361,7 @@ class Uplink:
             self.dropped_refused += 1
         elif not self._republish(flight.entry.message):
             # Nobody here takes it: it is kept, and tried upstream again.
+            flight.tag = 0
             self._wait(flight, _RETRY_MOST_MS)
             return
         elif self._refused == "park":
@@ -340,6 +369,15 @@ class Uplink:
         else:
             self.dead_lettered += 1
         self._settle(flight)
+
+    def _make_parking(self):
+        """The queue for what is parked; somebody may have deleted it."""
+        name = self.queue_name + b".parked"
+        if name not in self._broker.queues:
+            try:
+                self._broker.own_queue(name, True)
+            except AMQPError as error:
+                self.last_error = "%s: %s" % (text(name), error.text)
 
     def _republish(self, message):
         """Publish *message* here, where refused ones go. False: nobody has it."""
@@ -368,6 +406,8 @@ class Uplink:
     def tick(self, now):
         """Look after what is due: ms to the next look."""
         self.subscribe()
+        if self._refused == "park":
+            self._make_parking()
         wait = 1000
         flight = self._waiting.head
         while flight is not None:
@@ -381,7 +421,7 @@ class Uplink:
 
     def overdue(self, now, patience_ms):
         """Whether upstream owes a confirm and has said nothing for so long."""
-        if self.upstream.blocked:
+        if self.upstream.blocked or self.link is None or self.link.is_sending():
             self._answered_at = now
         return self.in_flight.count and ticks_diff(now, self._answered_at) > patience_ms
 
@@ -393,7 +433,7 @@ class Uplink:
         `device:boot:sequence`. In the store, a message's place is its sequence: it stays the same
         over restarts, and boot tells one ring from another.
         """
-        stored = entry.share >= 0
+        stored = entry.share >= 0 and self._broker.store.has(entry)
         prefix = self._ids[0 if stored else 1]
         copy(to, at, prefix, 0, len(prefix))
         at += len(prefix)
@@ -414,7 +454,8 @@ class Uplink:
         row["backlog"] = queue.waiting() if queue is not None else 0
         row["in_flight"] = self.in_flight.count
         row["waiting"] = self._waiting.count
-        row["settled_ms_ago"] = None if self._settled_at < 0 else ticks_diff(now, self._settled_at)
+        ago = None if self._settled_at < 0 else max(ticks_diff(now, self._settled_at), 0)
+        row["settled_ms_ago"] = ago
         row["last_error"] = self.last_error
         return row
 

@@ -8,6 +8,7 @@ client091.py) tells it what becomes of the connection:
 
 from ..broker.queue import text
 from ..compat import const, ticks_diff
+from ..errors import AMQPError
 from ..log import log
 from .backoff import BackOff
 from .downlink import Downlink
@@ -41,6 +42,7 @@ class Upstream:
         self.blocked = False  # upstream takes no messages now
         self.connected = False
         self._opened_at = 0  # ticks
+        self._steady = False  # this connection lasted so long that it is a good one
         self.connects = 0
         self.last_error = ""
         alias = b"amq.upstream." + self.name.encode()
@@ -54,7 +56,10 @@ class Upstream:
 
     def _replies(self, alias, device, boots):
         """The uplink of answers to what came down: see Broker.alias()."""
-        self._broker.alias(alias)
+        try:
+            self._broker.alias(alias)
+        except AMQPError as error:
+            log.error("upstream %s: no answers to what comes down: %s", self.name, error.text)
         row = {
             "queue": str(alias, "utf-8"), "exchange": "", "routing_key": "{routing_key}",
             "skip": len(alias) + 1, "headers": {}, "window": 16, "live": 0, "priority": 1,
@@ -81,23 +86,23 @@ class Upstream:
         self.connects += 1
         self.last_error = ""
         self._opened_at = self._broker.now
+        self._steady = False
         log.info("upstream %s: connected to %s", self.name, self._host())
 
     def lost(self, why):
-        now = self._broker.now
-        log.warning("upstream %s: %s: %s", self.name, self._host(), why)
         self.last_error = why
-        if self.connected and ticks_diff(now, self._opened_at) >= _STEADY_MS:
-            self._back_off.worked()
-        elif not self.connected:
+        place = self._turn
+        was_connected = self.connected
+        self.connected = self.blocked = False
+        if not was_connected:
             # Another host may be better; after the last one there is a pause.
-            self._turn += 1
-            if self._turn < len(self._hosts):
-                return
-            self._turn = 0
-        self.connected = False
-        self.blocked = False
-        self._back_off.failed(now)
+            self._turn = (self._turn + 1) % len(self._hosts)
+        if was_connected or not self._turn:
+            self._back_off.failed(self._broker.now)
+        try:
+            log.warning("upstream %s: %s:%d: %s", self.name, *self._hosts[place], why)
+        except MemoryError:
+            pass  # that may be the reason
 
     def _host(self):
         return "%s:%d" % self._hosts[self._turn]
@@ -137,6 +142,9 @@ class Upstream:
         """Look after what is due while connected: ms to the next look, and why to hang up."""
         wait = 1000
         overdue = None
+        if not self._steady and ticks_diff(now, self._opened_at) >= _STEADY_MS:
+            self._steady = True
+            self._back_off.worked()
         for uplink in self.uplinks:
             wait = min(wait, uplink.tick(now))
             if uplink.overdue(now, self._confirm_ms):

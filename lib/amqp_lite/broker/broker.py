@@ -52,6 +52,7 @@ class Broker:
         self.pool = Pool(profile["messages"], profile["blocks"], profile["block_size"])
         self.message_max = profile["message_max"]
         self.properties_max = profile["receive_buffer"] - _HEADER_FRAME
+        self.properties_most = profile["receive_buffer"]  # with a reply-to of ours
         self.entries = Table(Entry, profile["deliveries"], "delivery")
         self.promised = 0  # entries that half-received messages will take
         self.spare_entries = 0  # kept for messages from the store, see note_backlog()
@@ -562,6 +563,7 @@ class Broker:
             if message.chain is None:
                 message.chain = chain
                 return -1
+        message.ttl_ms = -1  # RabbitMQ's dead letters live on, too
         queues = self.publish(message, route, route.stamp)
         if chain is not None:
             self.store.end_chain(message.chain)

@@ -629,7 +629,18 @@ class Durable(Definitions):
     def mark_all_but(self, most):
         """Mark what is settled on flash, if it is more than *most* messages."""
         if self.ring.acks > most:
-            self.ring.mark()
+            try:
+                self.ring.mark()
+            except OSError as error:
+                log.error("store: %s", error)
+                self.fail()
+
+    def has(self, entry):
+        """Whether the message of *entry* is known to be on flash."""
+        ring = self.ring
+        if ring.tail < 0 or entry.order != ring.newest:
+            return True
+        return entry.position < ring.kept_slot
 
     def count_try(self, entry):
         """The message of *entry* was given back to its queue."""
@@ -650,6 +661,10 @@ class Durable(Definitions):
         if wait and ticks_diff(self._broker.now, self._appended_at) < wait:
             return False
         return self._commit()
+
+    def is_safe(self):
+        """Whether everything that was accepted is on flash; or never will be, see fail()."""
+        return self.broken or not self.ring.uncommitted
 
     def commit_now(self):
         """The same without gathering more for it."""

@@ -4,7 +4,7 @@ Names are looked up anew when no address known for them answers: a lookup may ta
 a board everybody waits for it.
 """
 
-from ..compat import POLLOUT, Resolver, check_dialled, dial, ticks_add, ticks_diff
+from ..compat import POLLOUT, Resolver, check_dialled, dial, ticks_add, ticks_diff, ticks_ms
 from ..log import log
 from .reactor import Peer
 
@@ -23,8 +23,9 @@ class Caller(Peer):
              next_call(now), in ms: how long to wait before dial(); None: do not
              dial(caller): calls caller.call() for the host whose turn it is
              lost(why): also when there was no connection
+             running: the login is done
     tls      a Tls, or None
-    call_ms  for all up to the login, which the engine's own deadline watches
+    call_ms  for TCP and TLS, and as much for the login, which the engine watches
     """
 
     def __init__(self, reactor, engine, tls, call_ms):
@@ -33,7 +34,9 @@ class Caller(Peer):
         self._reactor = reactor
         self._tls = tls
         self._call_ms = call_ms
-        self._deadline = 0  # ticks
+        self._deadline = 0  # ticks, of this address
+        self._give_up_at = 0  # ticks
+        self._first = 0  # the address to begin with: the one before was of no use
         self._resolver = None
         self._known = {}  # (host, port) -> addresses that may be right
         self._left = []  # addresses of this host that were not tried yet
@@ -45,7 +48,8 @@ class Caller(Peer):
     def call(self, host, port, now):
         """Connect to *port* of *host*; the engine is told by open() or lost()."""
         self._place = (host, port)
-        self._deadline = ticks_add(now, self._call_ms)
+        self._give_up_at = ticks_add(now, self._call_ms)
+        self._deadline = self._give_up_at
         known = self._known.get(self._place)
         if known is None:
             self.state = RESOLVING
@@ -80,7 +84,8 @@ class Caller(Peer):
             return
         if found is not None:
             self._known[self._place] = found
-            self._left = list(found)
+            first = self._first % len(found) if found else 0
+            self._left = found[first:] + found[:first]
             self._dial()
         elif self._is_late(now):
             self._fail("name lookup of %s takes too long" % self._place[0])
@@ -90,12 +95,21 @@ class Caller(Peer):
             self._fail("no address")
             return
         self.state = CONNECTING
+        now = ticks_ms()
+        # Its share of the time: others may answer when this one never does.
+        share = ticks_diff(self._give_up_at, now) // len(self._left)
+        self._deadline = ticks_add(now, max(share, 1000))
         try:
             self.open(dial(self._left.pop(0)))
         except OSError as error:
             self._try_next(_words(error))
             return
         self._reactor.watch(self, True)
+
+    def fail(self, why):
+        """Something went wrong here: the attempt is over."""
+        if self.state in (RESOLVING, CONNECTING, SECURING):
+            self._fail(why)
 
     def on_ready(self, events):
         """The socket moved while the connection is being made."""
@@ -130,7 +144,7 @@ class Caller(Peer):
         self.joined = True
         self._left.clear()
         self._reactor.join(self)
-        self.engine.open("%s:%d" % self._place, self._deadline)
+        self.engine.open("%s:%d" % self._place, ticks_add(ticks_ms(), self._call_ms))
 
     def _try_next(self, why):
         """This address failed: another one of the same name may do."""
@@ -169,6 +183,10 @@ class Caller(Peer):
         if isinstance(why, OSError):
             # With TLS the peer's refusal may come late.
             why = _words(why) if self._tls is None else self._tls.explain(why)
+        if not self.engine.running:
+            # Nobody there lets us in: perhaps another address does, or it has moved.
+            self._known.pop(self._place, None)
+            self._first += 1
         self._forget_tls()
         self.engine.lost(why)
 

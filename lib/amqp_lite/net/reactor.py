@@ -218,7 +218,10 @@ class Reactor:
             elif peer.engine.closed or peer.engine.output.pending:
                 self._again = True
         for caller in self._callers:
-            wait = min(wait, caller.tick(now))
+            try:
+                wait = min(wait, caller.tick(now))
+            except Exception as error:
+                self._caller_fault(caller, error)
         try:
             self._broker.tick()
         except Exception as error:
@@ -233,7 +236,10 @@ class Reactor:
             return  # dropped a moment ago, for another one's sake
         self._broker.now = ticks_ms()  # the wait may have been long
         if not who.joined:
-            who.on_ready(events)
+            try:
+                who.on_ready(events)
+            except Exception as error:
+                self._caller_fault(who, error)
             return
         if events & POLLOUT:
             who.clogged = False
@@ -280,6 +286,13 @@ class Reactor:
             return
         print_error(error, log.error)
         self._cut(peer, "an error of the broker")
+
+    def _caller_fault(self, caller, error):
+        print_error(error, log.error)
+        try:
+            caller.fail("out of memory" if isinstance(error, MemoryError) else "an error of ours")
+        except Exception as again:
+            print_error(again, log.error)
 
     def _accept(self, listener):
         while True:
@@ -395,7 +408,7 @@ class Reactor:
             self._free.append(peer)
         try:
             peer.dropped(why)
-        except OSError as error:
+        except Exception as error:
             self._store_fault(error)
         # Its messages may be somebody else's now.
         self._again = True

@@ -18,6 +18,9 @@ class RamStore:
     def commit(self):
         return True
 
+    def is_safe(self):
+        return True
+
     def fail(self):
         pass
 

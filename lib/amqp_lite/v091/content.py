@@ -76,6 +76,8 @@ class ContentReader:
             reply_to = self._new_reply_to(buf, reply)
             if reply_to is not None:
                 size += len(reply_to) - 1 - buf[reply]
+        if size > broker.properties_most:
+            raise ContentTooLarge("properties of %d octets with its reply-to" % size)
         needed = broker.entries_for(self._route, self._stamp, properties.persistent)
         chain = broker.store.take_chain() if stream else None
         message.chain = chain

@@ -4,11 +4,11 @@ AMQP 0-9-1 §1.6 and §1.7, with RabbitMQ's exchange-to-exchange bindings.
 """
 
 from ..access import CONFIGURE, READ, WRITE
-from ..broker.broker import GENERATED
+from ..broker.broker import GENERATED, REPLY_PREFIX
 from ..broker.exchange import KINDS
 from ..broker.queue import text
 from ..compat import const
-from ..errors import CommandInvalid, NotAllowed, PreconditionFailed
+from ..errors import AccessRefused, CommandInvalid, NotAllowed, PreconditionFailed
 
 # Method ids: see methods.py.
 _EXCHANGE_DECLARE_OK = const(0x0028000B)
@@ -20,6 +20,13 @@ _QUEUE_BIND_OK = const(0x00320015)
 _QUEUE_PURGE_OK = const(0x0032001F)
 _QUEUE_DELETE_OK = const(0x00320029)
 _QUEUE_UNBIND_OK = const(0x00320033)
+
+
+def _check_own(name):
+    """Raises AccessRefused for a queue that the broker has for itself: answers, the status."""
+    if name.startswith(b"amq."):
+        if not (name.startswith(GENERATED) or name.startswith(REPLY_PREFIX)):
+            raise AccessRefused("queue '%s' is the broker's own" % text(name))
 
 
 class Topology:
@@ -87,6 +94,7 @@ class Topology:
             name = self._last_queue()
         queue = self.connection.broker.queue(name)
         queue.check_owner(self.connection)
+        _check_own(name)
         return queue
 
     def _last_queue(self):
@@ -144,6 +152,7 @@ class Topology:
         queue = broker.queues.get(name)
         if queue is not None:
             queue.check_owner(self.connection)
+            _check_own(name)
             if if_unused and queue.consumers:
                 raise PreconditionFailed("queue '%s' in vhost '/' in use" % text(name))
             if if_empty and queue.waiting():
