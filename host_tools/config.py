@@ -7,7 +7,9 @@ import os
 import secrets
 import sys
 
+from amqp_lite import __version__
 from amqp_lite.access import password_hash
+from amqp_lite.bridge.settings import bill as bridge_bill
 from amqp_lite.limits import bill, check, complete, total
 
 from .errors import CommandError
@@ -18,10 +20,19 @@ _SALT_OCTETS = 4
 
 def do_check(args):
     settings, profile = read_config(args.file)
-    counts = [f"{len(settings[key])} {key}" for key in ("exchanges", "queues", "bindings")]
+    keys = ("exchanges", "queues", "bindings", "bridges")
+    counts = [f"{len(settings[key])} {key}" for key in keys]
     print(f"{args.file} is fine: device '{settings['device']}', {', '.join(counts)}")
     if profile["heap"]:
-        print(f"it takes {total(bill(profile))} of {profile['heap']} octets of heap")
+        octets = total(bill(profile) + bridge_bill(settings["bridges"]))
+        print(f"it takes {octets} of {profile['heap']} octets of heap")
+
+
+def do_complete(args):
+    settings, profile = read_config(args.file)
+    # What node.py takes without checking it again.
+    settings.update(profile=profile, limits={}, checked=__version__)
+    print(json.dumps(settings))
 
 
 def do_hash_password(args):

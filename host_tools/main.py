@@ -88,6 +88,10 @@ def _parser():
     config = config.add_subparsers(metavar="COMMAND", required=True)
     check = _command(config, "check", "say what is wrong with a file", "config", "do_check")
     check.add_argument("file", metavar="FILE")
+    complete = _command(
+        config, "complete", "print it checked and whole, for a board", "config", "do_complete"
+    )
+    complete.add_argument("file", metavar="FILE")
     password = _command(
         config, "hash-password", "print what password_hash takes", "config", "do_hash_password"
     )

@@ -46,20 +46,11 @@ _DELIVERY_HEAD = const(840)
 
 # Octets of heap that the modules keep, loaded from .mpy files, as measured on a Pico W.
 CODE = 134900
-# Likewise, when the configuration has a bridge, and when that has TLS.
-BRIDGE_CODE = 39700
-TLS_CODE = 10900
-# Octets of a bridge, of each link, and of a TLS connection with its context, on a Pico W.
-_BRIDGE = const(2200)
-_UPLINK = const(1500)
-_DOWNLINK = const(1700)
-_TLS = const(27000)
-_REPLIES = {"window": 16}  # the uplink of answers to what comes down
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
 _AHEAD = const(256)  # records ahead of a backlog, see durable.py; eight octets each
-_SINGLE = const(840)  # words of what there is one of: broker, reactor, metrics, users
+_SINGLE = const(870)  # words of what there is one of: broker, reactor, metrics, users
 # Octets, with their length, of what is made later; few are longer.
 _NAME = const(24)
 _LOG_LINE = const(96)
@@ -168,28 +159,6 @@ def bill(profile, word=4):
         ("log lines", profile["log_lines"], octets(_LOG_LINE)),
     )
     return [(what, many, each, many * each) for what, many, each in rows]
-
-
-def bridge_bill(bridges):
-    """What the rows *bridges* of a configuration cost besides, on a board: as bill().
-
-    A bridge has the buffers of one of the connections.
-    """
-    links = [link for row in bridges for link in row["uplinks"]]
-    links += [_REPLIES for row in bridges if row["downlinks"]]
-    down = sum([len(row["downlinks"]) for row in bridges])
-    secure = len([row for row in bridges if row["tls"]])
-    flights = sum([link["window"] + max(1, link["window"] // 2) for link in links])
-    rows = (
-        ("bridge code", len(bridges) > 0, BRIDGE_CODE),
-        ("TLS code", secure > 0, TLS_CODE),
-        ("bridges", len(bridges), _BRIDGE),
-        ("TLS", secure, _TLS),
-        ("uplinks", len(links), _UPLINK),
-        ("downlinks", down, _DOWNLINK),
-        ("in flight", flights, 80),
-    )
-    return [(what, int(many), each, many * each) for what, many, each in rows if many]
 
 
 def total(rows):

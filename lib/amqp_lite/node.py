@@ -14,26 +14,17 @@ from .log import log
 
 class Node:
     """
-    settings  the configuration, a dict or JSON text as in config.py; None for the default
+    settings  the configuration, a dict or JSON text as in config.py; None for the default. One
+              that `config complete` made for this version is not checked again, which spares a
+              board 12 KB of names it would never forget
     profile   the numbers of the machine as in limits.py; None for those the settings name
 
     Raises ConfigError when they cannot be used, OSError when a listener's port is taken.
     """
 
     def __init__(self, settings=None, profile=None):
-        # Late, because they are needed once: a board gets their memory back.
-        from .config import check_room, load
-        from .limits import check, complete
-
-        settings = load(settings)
-        if profile is None and settings["profile"] not in (None, "linux"):
-            raise ConfigError(
-                'profile: "%s" is a name, here its numbers are needed' % settings["profile"]
-            )
-        profile = complete(profile, settings["limits"])
-        check(profile)
-        check_room(settings, profile)
-        unload("config", "limits", "checks")
+        settings, profile = _checked(settings, profile)
+        unload("config", "limits", "checks", "bridge.settings")
         log.configure(settings["log_level"], profile["log_lines"])
         self.device = settings["device"]
         self.profile = profile
@@ -41,10 +32,7 @@ class Node:
         self._started = ticks_ms()
         self._subscribers = []
         self._asked = None  # an entry: somebody wants to know the status
-        # Late, too.
-        from .start import build
-
-        self.broker, self.reactor, self._bridges = build(settings, profile, self)
+        self.broker, self.reactor, self._bridges = _built(settings, profile, self)
         unload("start")
 
     # --- the wheel ---
@@ -162,3 +150,31 @@ class Node:
             "counters": broker.metrics.snapshot(),
             "log": log.recent(),
         }
+
+
+# What is needed once is imported late, and in functions of their own: what a frame has touched, it
+# may keep alive until it ends.
+
+
+def _checked(settings, profile):
+    """*settings* and *profile* complete, when they can be used together. Raises ConfigError."""
+    if isinstance(settings, dict) and settings.get("checked") == __version__:
+        return settings, settings["profile"]
+    from .config import check_room, load
+    from .limits import check, complete
+
+    settings = load(settings)
+    if profile is None and settings["profile"] not in (None, "linux"):
+        raise ConfigError(
+            'profile: "%s" is a name, here its numbers are needed' % settings["profile"]
+        )
+    profile = complete(profile, settings["limits"])
+    check(profile)
+    check_room(settings, profile)
+    return settings, profile
+
+
+def _built(settings, profile, node):
+    from .start import build
+
+    return build(settings, profile, node)

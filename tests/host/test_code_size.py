@@ -5,14 +5,16 @@ import sys
 
 from command import ROOT
 
-from amqp_lite.limits import BRIDGE_CODE, CODE, TLS_CODE
+from amqp_lite.bridge.settings import BRIDGE_CODE, TLS_CODE
+from amqp_lite.limits import CODE
 
 LIB = ROOT / "lib"
 # Needed once at start and given back, or imported only by boards that use them, or by desktops. Of
 # the devices a board keeps one: `segments`, the largest, on a stock Pico W.
 NOT_KEPT = {
     "checks", "compat_cpython", "compat_tls_cpython", "config", "device", "file", "limits",
-    "local", "open", "properties", "ram", "recovery", "start", "status",
+    "declare", "local", "make", "open", "properties", "ram", "recovery", "settings", "start",
+    "status",
 }  # fmt: skip
 TLS = {"certificate", "compat_tls_micropython", "tls"}
 # What a Pico W keeps of a module, by its .mpy file: octets for each, and for each octet. Fitted to

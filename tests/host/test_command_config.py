@@ -8,6 +8,7 @@ import sys
 import pytest
 from command import refused, run
 
+from amqp_lite import Node, __version__
 from amqp_lite.access import Access
 from amqp_lite.config import load
 from amqp_lite.limits import FIELDS, check, complete
@@ -150,3 +151,21 @@ def test_a_new_configuration_is_good_and_its_password_works(tmp_path):
     path.write_text(output)
     assert run("config", "check", path)[0] == 0
     assert json.loads(output)["exchanges"]
+
+
+# --- complete ---
+
+
+def test_a_complete_configuration_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "edge.json"
+    path.write_text('{"device": "d", "profile": "pico_w", "queues": [{"name": "a"}]}')
+    code, output, errors = run("config", "complete", path)
+    assert (code, errors) == (0, "")
+    settings = json.loads(output)
+    assert settings["profile"]["connections"] == 3 and settings["checked"] == __version__
+    settings["listeners"] = []
+    node = Node(settings)
+    assert node.status()["queues"]["a"]["ready"] == 0
+    node.close()
+    path.write_text('{"device": 1}')
+    assert refused("config", "complete", path).startswith(f"{path}: device: expected a string")

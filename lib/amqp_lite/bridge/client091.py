@@ -9,10 +9,10 @@ from ..compat import const, ticks_add, ticks_diff, u16
 from ..errors import CommandInvalid, FrameError
 from ..log import log
 from ..v091.codec import Properties, write_table
-from ..v091.connection import CAPABILITIES
 from ..v091.frames import FrameReader
-from ..v091.methods import method_frame, read_arguments
+from ..v091.methods import CAPABILITIES, method_frame, read_arguments
 from ..v091.output import Output
+from .home import is_safe
 from .links091 import ConsumeLink, PublishLink, close_reason, printable
 
 _HEADER = b"AMQP\x00\x00\x09\x01"
@@ -158,7 +158,7 @@ class Client(FrameReader):
             if downlink.link is not None:
                 downlink.pump()
         # Not before it is on flash: its id is its place there, which a power cut would give away.
-        if flowing and self.broker.store.is_safe():
+        if flowing and is_safe(self.broker.store):
             self.upstream.pump()
 
     def tick(self):

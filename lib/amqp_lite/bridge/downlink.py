@@ -25,7 +25,7 @@ class Downlink:
     """
     settings  a row of `downlinks` of the configuration
     device    the name of this broker
-    reply_to  octets before the reply address of a message from there, see Broker.alias()
+    reply_to  octets before the reply address of a message from there, see home.alias()
     """
 
     def __init__(self, broker, settings, device, reply_to):

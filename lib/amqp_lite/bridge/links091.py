@@ -596,6 +596,8 @@ class ConsumeLink(Link, ContentReader):
         return self.message is not None
 
     def on_header(self, buf, i, end):
+        if end - i < 14:
+            raise SyntaxFailure("a content header of %d octets" % (end - i))
         if not self._is_header_due():
             self._unread = u32(buf, i + 8)
             return True

@@ -14,6 +14,8 @@ class Template:
     device  what {device} stands for
     skip    octets of the message's routing key to leave out
 
+    fixed   octets of what is the same always; names: how many of a message's names come with it
+
     Raises ConfigError.
     """
 
@@ -43,18 +45,13 @@ class Template:
                 )
         if fixed:
             self._parts.append(fixed.encode())
+        self.fixed = sum([len(part) for part in self._parts if isinstance(part, bytes)])
+        self.names = len([part for part in self._parts if not isinstance(part, bytes)])
         self.constant = None  # octets, when it is the same for every message
         if not self._parts:
             self.constant = b""
         elif len(self._parts) == 1 and isinstance(self._parts[0], bytes):
             self.constant = self._parts[0]
-
-    def longest(self, head):
-        """Octets of the short string at most, for a message whose names take *head* octets."""
-        n = 1
-        for part in self._parts:
-            n += len(part) if isinstance(part, bytes) else head
-        return min(n, _LONGEST + 1)
 
     def write(self, head, i, to, at):
         """Write the name as a short string to *to* at *at*: the index behind it.

@@ -22,6 +22,7 @@ from ..broker.table import Table
 from ..compat import const, copy, equal, ticks_add, ticks_diff
 from ..errors import AMQPError, NotFound
 from .backoff import jitter
+from .home import is_stored, mark_all_but, republish
 from .template import Template
 
 _HOPELESS = const(-1)  # a tag
@@ -68,6 +69,10 @@ class Uplink:
             (name.encode(), Template(value, device)) for name, value in settings["headers"].items()
         ]
         self.device = device.encode()
+        templates = [self.exchange, self.routing_key] + [value for _, value in self.headers]
+        self._names = sum([template.names for template in templates])
+        self._fixed = sum([template.fixed for template in templates]) + 3 * len(self.device) + 160
+        self._fixed += sum([len(name) + 7 for name, _ in self.headers])
         self.mandatory = settings["mandatory"]
         self.max_hops = settings["max_hops"]
         self.declare = settings["declare"]
@@ -212,10 +217,7 @@ class Uplink:
 
     def more(self, message):
         """Octets that go with *message*, at most: names, headers, its id."""
-        more = 3 * len(self.device) + 160
-        for name, value in self.headers:
-            more += len(name) + 5 + value.longest(message.head)
-        return more + self.exchange.longest(message.head) + self.routing_key.longest(message.head)
+        return self._fixed + self._names * message.head
 
     def deliver(self, consumer, entry):
         flight = self._flights.take()
@@ -236,11 +238,9 @@ class Uplink:
             self._settle(flight)
             return
         flight.returned = False
-        store = self._broker.store
-        if store.keeps:
-            # What may come twice after a power cut, in flight or settled and not marked, is
-            # together no more than a window.
-            store.mark_all_but(self._window - 1 - self.in_flight.count)
+        # What may come twice after a power cut, in flight or settled and not marked, is no more
+        # than a window.
+        mark_all_but(self._broker.store, self._window - 1 - self.in_flight.count)
         if not self.link.send(flight):
             self.last_error = "a message is too long for upstream, or its address is"
             # Given up in our next turn: this may be the middle of somebody's publish.
@@ -387,7 +387,7 @@ class Uplink:
                 head = bytearray(message.head)
                 self._broker.pool.read_at(message, 0, message.head, head, 0)
                 address = _address(self._last_exchange, bytes(head[2 + head[0] :]))
-            return self._broker.republish(message, address, 0, len(address)) > 0
+            return republish(self._broker, message, address, 0, len(address)) > 0
         except AMQPError as error:
             self.last_error = error.text
             return False
@@ -433,7 +433,7 @@ class Uplink:
         `device:boot:sequence`. In the store, a message's place is its sequence: it stays the same
         over restarts, and boot tells one ring from another.
         """
-        stored = entry.share >= 0 and self._broker.store.has(entry)
+        stored = is_stored(self._broker.store, entry)
         prefix = self._ids[0 if stored else 1]
         copy(to, at, prefix, 0, len(prefix))
         at += len(prefix)

@@ -12,6 +12,7 @@ from ..errors import AMQPError
 from ..log import log
 from .backoff import BackOff
 from .downlink import Downlink
+from .home import alias as make_alias
 from .uplink import Uplink
 
 _STEADY_MS = const(30000)  # a connection that lasted so long was a good one
@@ -55,9 +56,9 @@ class Upstream:
         self.uplinks.sort(key=lambda uplink: -uplink.priority)
 
     def _replies(self, alias, device, boots):
-        """The uplink of answers to what came down: see Broker.alias()."""
+        """The uplink of answers to what came down: see home.py."""
         try:
-            self._broker.alias(alias)
+            make_alias(self._broker, alias)
         except AMQPError as error:
             log.error("upstream %s: no answers to what comes down: %s", self.name, error.text)
         row = {

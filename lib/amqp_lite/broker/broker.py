@@ -63,7 +63,7 @@ class Broker:
         self.bindings = Table(Binding, profile["bindings"], "binding")
         self.queues = {}
         self._serial = 0  # of the queue made last
-        self._aliases = {}  # what keys begin with -> the queue that gets them
+        self.aliases = {}  # what keys begin with -> name of the queue that gets them
         self._numbers = {}  # queues by their number in the store
         self.exchanges = {}
         self._routes = RouteCache(profile["routes"], profile["route_key"], _FAN_OUT)
@@ -295,18 +295,11 @@ class Broker:
             found = self._add_queue(name, durable, None, False, {})
         return found
 
-    def alias(self, name):
-        """A durable queue called *name*, which gets what is published to the default exchange
-        for `name.` and anything behind: addresses of somewhere else. Raises ResourceLimitExceeded.
-        """
-        self.own_queue(name, True)
-        self._aliases[name + b"."] = name
-
     def _aliased(self, buf, start, end):
-        for prefix in self._aliases:
+        for prefix in self.aliases:
             n = len(prefix)
             if n <= end - start and equal(buf, start, prefix, n):
-                return self.queues.get(self._aliases[prefix])
+                return self.queues.get(self.aliases[prefix])
         return None
 
     def delete_queue(self, queue):
@@ -446,7 +439,7 @@ class Broker:
             found = False
             if kind == DEFAULT:
                 queue = find_name(self.queues, buf, start, end - start)
-                if queue is None and self._aliases:
+                if queue is None and self.aliases:
                     queue = self._aliased(buf, start, end)
                 if queue is not None:
                     found = True
@@ -547,28 +540,6 @@ class Broker:
         if not count:
             self.metrics.unroutable += 1
         return -1 if refused else count
-
-    def republish(self, message, buf, i, n):
-        """Publish *message*, which came from a queue, to another address: as publish().
-
-        buf, i, n  the address, as for route(); not one where headers decide
-        """
-        route = self.route(buf, i, n)
-        chain = message.chain
-        if route.by_headers:
-            return -1
-        if chain is not None:
-            # A body in the store belongs to one record.
-            message.chain = self.store.copy_chain(chain)
-            if message.chain is None:
-                message.chain = chain
-                return -1
-        message.ttl_ms = -1  # RabbitMQ's dead letters live on, too
-        queues = self.publish(message, route, route.stamp)
-        if chain is not None:
-            self.store.end_chain(message.chain)
-            message.chain = chain
-        return queues
 
     def _publish_durable(self, message, queues, count):
         """Store *message* for those of the first *count* queues that survive a restart.

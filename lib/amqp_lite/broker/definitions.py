@@ -10,7 +10,6 @@ The payload of a DEFINITION record; names are short strings, arguments encoded b
 """
 
 import struct
-from os import urandom
 
 from ..compat import u16, u32
 from ..errors import AMQPError, NotFound, ResourceLimitExceeded
@@ -21,7 +20,7 @@ from ..store.ring import DEFINITION
 class Definitions:
     """The half of Durable that keeps what exists; messages are the other."""
 
-    _identity = 0
+    number = 0  # what tells this ring from others, once somebody asked
 
     # --- at start ---
 
@@ -55,7 +54,7 @@ class Definitions:
             self._clock_slot = ring.at_slot
             return
         if kind == 0x49:  # I
-            self._identity = u16(buf, 1) << 16 | u16(buf, 3)
+            self.number = u16(buf, 1) << 16 | u16(buf, 3)
             return
         if kind == 0x51:  # Q
             name, i = _name(buf, 4)
@@ -91,17 +90,12 @@ class Definitions:
 
     # --- later ---
 
-    def identity(self):
-        """A number of 32 bits that tells this ring from others; made when it is first asked for.
-
-        Raises ResourceLimitExceeded when the store has no room for it.
-        """
-        if not self._identity:
-            made = int.from_bytes(urandom(4), "big") | 1
-            if not self._append_definition(struct.pack(">BI", 0x49, made)):
-                raise ResourceLimitExceeded("the store has no room for its identity")
-            self._identity = made
-        return self._identity
+    def define_number(self, number):
+        """Store what tells this ring from others. False: there is no room."""
+        stored = self._append_definition(struct.pack(">BI", 0x49, number))
+        if stored:
+            self.number = number
+        return stored
 
     def define_queue(self, queue):
         """Store the definition of *queue*, with a number of its own. Raises as _store() does."""

@@ -291,24 +291,6 @@ class Durable(Definitions):
         self._close_chain(chain)
         self._chains.give(chain)
 
-    def copy_chain(self, chain):
-        """The body *chain* once more; None: no room, or it is damaged."""
-        copied = self.take_chain()
-        if copied is None:
-            return None
-        buf = self._scratch
-        cursor = Cursor()
-        while copied.size < chain.size and not copied.lost:
-            n = min(len(buf), chain.size - copied.size)
-            if not self.read_body(cursor, chain, n, buf, 0):
-                copied.lost = True
-                break
-            self.add_part(copied, buf, 0, n)
-        if copied.lost:
-            self.end_chain(copied)
-            return None
-        return copied
-
     def _close_own(self):
         self._close_chain(self._own)
 
@@ -626,22 +608,6 @@ class Durable(Definitions):
         if not ring.locate(order, slot) or not ring.is_needed():
             self._drop_chain(chain_order, chain_slot)
 
-    def mark_all_but(self, most):
-        """Mark what is settled on flash, if it is more than *most* messages."""
-        if self.ring.acks > most:
-            try:
-                self.ring.mark()
-            except OSError as error:
-                log.error("store: %s", error)
-                self.fail()
-
-    def has(self, entry):
-        """Whether the message of *entry* is known to be on flash."""
-        ring = self.ring
-        if ring.tail < 0 or entry.order != ring.newest:
-            return True
-        return entry.position < ring.kept_slot
-
     def count_try(self, entry):
         """The message of *entry* was given back to its queue."""
         self.ring.count_try(entry.order, entry.position, entry.share)
@@ -661,10 +627,6 @@ class Durable(Definitions):
         if wait and ticks_diff(self._broker.now, self._appended_at) < wait:
             return False
         return self._commit()
-
-    def is_safe(self):
-        """Whether everything that was accepted is on flash; or never will be, see fail()."""
-        return self.broken or not self.ring.uncommitted
 
     def commit_now(self):
         """The same without gathering more for it."""

@@ -18,9 +18,6 @@ class RamStore:
     def commit(self):
         return True
 
-    def is_safe(self):
-        return True
-
     def fail(self):
         pass
 

@@ -30,7 +30,7 @@ from ..log import INFO, log
 from .codec import Properties
 from .frames import FrameReader
 from .login import amqplain_response, plain_response
-from .methods import NOT_HERE, RECEIVED, read_arguments
+from .methods import CAPABILITIES, NOT_HERE, RECEIVED, read_arguments
 from .output import Output
 
 # Class and method ids: see methods.py.
@@ -75,17 +75,6 @@ _NAMES = {
     503: "COMMAND_INVALID", 504: "CHANNEL_ERROR", 505: "UNEXPECTED_FRAME", 506: "RESOURCE_ERROR",
     530: "NOT_ALLOWED", 540: "NOT_IMPLEMENTED", 541: "INTERNAL_ERROR",
 }  # fmt: skip
-
-CAPABILITIES = {
-    "publisher_confirms": True,
-    "exchange_exchange_bindings": True,
-    "basic.nack": True,
-    "consumer_cancel_notify": True,
-    "connection.blocked": True,
-    "authentication_failure_close": True,
-    "per_consumer_qos": True,
-    "direct_reply_to": True,
-}
 
 
 class Connection(FrameReader):

@@ -76,6 +76,19 @@ SENT = {
 }
 
 
+# What both our sides can do beyond the specification.
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+    "per_consumer_qos": True,
+    "direct_reply_to": True,
+}
+
+
 def read_arguments(signature, buf, i, end):
     """The arguments in buf[i:end] as a list; strings are octets, tables dicts.
 
