@@ -29,7 +29,7 @@ def test_a_good_configuration(tmp_path):
     path = tmp_path / "edge.json"
     path.write_text('{"device": "edge-7", "queues": [{"name": "a"}, {"name": "b"}]}')
     assert run("config", "check", path) == (
-        0, f"{path} is fine: device 'edge-7', 0 exchanges, 2 queues, 0 bindings\n", "",
+        0, f"{path} is fine: device 'edge-7', 0 exchanges, 2 queues, 0 bindings, 0 bridges\n", "",
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from .template import Template
 
 _COUNT = const(0x40000000)  # what a small int of a board holds is below
 # Octets of heap that the modules of a bridge keep, loaded from .mpy files, and those of TLS.
-BRIDGE_CODE = 39700
+BRIDGE_CODE = 42000
 TLS_CODE = 10900
 # Octets of a bridge, of each link, and of a TLS connection with its context, on a Pico W.
 _BRIDGE_OCTETS = const(2200)
