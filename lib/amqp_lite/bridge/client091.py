@@ -1,6 +1,6 @@
 """AMQP 0-9-1 as a client speaks it: the connection upstream. Same face as v091/connection.py.
 
-Channel 1 and those behind it belong to the uplinks and downlinks, one each, see links091.py: an
+Channel 1 and those behind it belong to the uplinks and downlinks, one each, see link091.py: an
 error there ends one channel alone, which is opened anew.
 """
 
@@ -12,8 +12,10 @@ from ..v091.codec import Properties, write_table
 from ..v091.frames import FrameReader
 from ..v091.methods import CAPABILITIES, method_frame, read_arguments
 from ..v091.output import Output
+from .consumer091 import ConsumeLink
 from .home import is_safe
-from .links091 import ConsumeLink, PublishLink, close_reason, printable
+from .link091 import close_reason, printable
+from .publisher091 import PublishLink
 
 _HEADER = b"AMQP\x00\x00\x09\x01"
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"

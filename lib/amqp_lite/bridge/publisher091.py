@@ -1,52 +1,28 @@
-"""The channels of the connection upstream: one that publishes, one that consumes.
+"""The channel of an uplink: publishes with confirms. See uplink.py for what it is asked.
 
-Each is opened step by step, every step a method and the answer to wait for, and opened again some
-time after upstream has closed it.
+A message goes upstream as it is, but for its properties: some headers and an id are added, what is
+left of its time to live takes the place of all of it, user-id stays here.
 """
 
 import struct
 
-from ..broker.queue import text
 from ..compat import TOO_LARGE, const, copy, equal, ticks_diff, u16, u32
-from ..errors import AMQPError, CommandInvalid, NotFound, SyntaxFailure, UnexpectedFrame
-from ..log import log
+from ..errors import CommandInvalid, SyntaxFailure
 from ..v091.codec import milliseconds, skip_value
-from ..v091.content import ContentReader
-from ..v091.methods import method_frame, read_arguments
-from .backoff import BackOff
+from .link091 import Link, queue_step
 
 _METHOD = const(1)
 _HEADER = const(2)
 _FRAME_END = const(0xCE)
 _BASIC = const(60)
-_CHANNEL_OPEN = const(0x0014000A)
-_CHANNEL_OPEN_OK = const(0x0014000B)
-_CHANNEL_FLOW = const(0x00140014)
-_CHANNEL_FLOW_OK = const(0x00140015)
-_CHANNEL_CLOSE = const(0x00140028)
-_CHANNEL_CLOSE_OK = const(0x00140029)
 _EXCHANGE_DECLARE = const(0x0028000A)
 _EXCHANGE_DECLARE_OK = const(0x0028000B)
-_QUEUE_DECLARE = const(0x0032000A)
-_QUEUE_DECLARE_OK = const(0x0032000B)
-_QUEUE_BIND = const(0x00320014)
-_QUEUE_BIND_OK = const(0x00320015)
-_BASIC_QOS = const(0x003C000A)
-_BASIC_QOS_OK = const(0x003C000B)
-_BASIC_CONSUME = const(0x003C0014)
-_BASIC_CONSUME_OK = const(0x003C0015)
-_BASIC_CANCEL = const(0x003C001E)
-_BASIC_CANCEL_OK = const(0x003C001F)
 _BASIC_PUBLISH = const(0x003C0028)
 _BASIC_RETURN = const(0x003C0032)
-_BASIC_DELIVER = const(0x003C003C)
 _BASIC_ACK = const(0x003C0050)
-_BASIC_REJECT = const(0x003C005A)
 _BASIC_NACK = const(0x003C0078)
 _CONFIRM_SELECT = const(0x0055000A)
 _CONFIRM_SELECT_OK = const(0x0055000B)
-
-# Property flags, high to low: AMQP 0-9-1 §1.8.3.1.
 _CONTENT_TYPE = const(0x8000)
 _CONTENT_ENCODING = const(0x4000)
 _HEADERS = const(0x2000)
@@ -61,159 +37,10 @@ _TYPE = const(0x0020)
 _USER_ID = const(0x0010)
 _APP_ID = const(0x0008)
 _CLUSTER_ID = const(0x0004)
-
 _DEVICE = b"x-edge-device"
 _HOPS = b"x-edge-hops"
 _ID = b"x-edge-message-id"
-
-_CLOSED = const(0)
-_OPENING = const(1)
-_OPEN = const(2)
-_CLOSING = const(3)  # we sent channel.close
-
 _EXCHANGE_KINDS = ("direct", "topic", "fanout", "headers")
-
-
-def close_reason(buf, i, end):
-    """(code, text) of a channel.close or connection.close in buf[i:end].
-
-    The text is no clean one always: brokers cut it at 255 octets.
-    """
-    if end - i < 7 or i + 3 + buf[i + 2] > end:
-        raise SyntaxFailure("arguments are shorter than a close needs")
-    code = u16(buf, i)
-    octets = buf[i + 3 : i + 3 + buf[i + 2]]
-    return code, "%d %s" % (code, printable(octets))
-
-
-def printable(octets):
-    """Octets of a peer, made safe for a log line."""
-    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets])
-
-
-class Link:
-    """A channel. client: the Client; policy: an Uplink or a Downlink."""
-
-    def __init__(self, client, policy):
-        self.connection = client
-        self.policy = policy
-        self.number = 0
-        self._state = _CLOSED
-        self._steps = ()
-        self.flowing = True
-        self._unread = 0
-        self._returning = False
-        self._back_off = BackOff(client.upstream.retry_max_ms)
-        self._asked_at = 0  # ticks
-
-    # --- its life ---
-
-    def open(self):
-        self._forget()
-        self.flowing = True  # channel.flow
-        self._state = _OPENING
-        self._steps = [(_CHANNEL_OPEN, _CHANNEL_OPEN_OK, (b"",))] + self._set_up()
-        self._next_step()
-
-    def _next_step(self):
-        self._asked_at = self.connection.broker.now
-        method, _, arguments = self._steps[0]
-        self.connection.send(self.number, method, arguments)
-
-    def lost(self):
-        """The connection is gone."""
-        self._forget()
-        self._state = _CLOSED
-        self._back_off.worked()
-        self.policy.closed()
-
-    def restart(self):
-        """Open the channel anew."""
-        self._forget()
-        self.policy.link = None
-        self._state = _CLOSING
-        self._asked_at = self.connection.broker.now
-        self.connection.send(self.number, _CHANNEL_CLOSE, (200, b"again", 0, 0))
-
-    def tick(self, now):
-        """ms to the next look."""
-        if self._state == _CLOSED and self._back_off.failures:
-            left = self._back_off.left(now)
-            if left:
-                return left
-            self.open()
-        elif self.connection.upstream.blocked:
-            self._asked_at = now  # nobody answers then
-        elif self._state in (_OPENING, _CLOSING):
-            if ticks_diff(now, self._asked_at) > self.connection.upstream.timeout_ms:
-                self.connection.fail(501, "channel %d is not answered" % self.number)
-        return 1000
-
-    def _failed(self, code, why):
-        """Upstream closed the channel: it is opened again, later each time."""
-        self._forget()
-        self._state = _CLOSED
-        self._back_off.failed(self.connection.broker.now)
-        log.warning("%s: %s: %s", self.connection.name, text(self.policy.queue_name), why)
-
-    # --- methods ---
-
-    def on_method(self, method, buf, i, end):
-        if method == _CHANNEL_CLOSE:
-            code, reason = close_reason(buf, i, end)
-            self.connection.output.drop_body(self.number)
-            self.connection.output.put(
-                self.number, method_frame(self.number, _CHANNEL_CLOSE_OK, ())
-            )
-            if self._state == _CLOSING:
-                return True  # both at once: its close-ok comes
-            was_open = self._state == _OPEN
-            self._failed(code, reason)
-            self._closed(code, reason, was_open)
-        elif self._state == _CLOSING:
-            if method == _CHANNEL_CLOSE_OK:
-                self.open()
-        elif self._state == _OPENING:
-            if method != self._steps[0][1]:
-                raise CommandInvalid("method %d.%d is not due" % (method >> 16, method & 0xFFFF))
-            self._steps.pop(0)
-            if self._steps:
-                self._next_step()
-            else:
-                self._state = _OPEN
-                self._opened()
-                self.policy.opened(self)
-        elif method == _CHANNEL_FLOW:
-            self.flowing = read_arguments("b", buf, i, end)[0]
-            self.connection.upstream.wanted = True
-            self.connection.send(self.number, _CHANNEL_FLOW_OK, (self.flowing,))
-        elif self._state == _OPEN:
-            self._on_method(method, buf, i, end)
-        return True
-
-    def _is_expected(self, due):
-        """Whether content on this channel is ours to read; while it is closed, none is.
-
-        Raises CommandInvalid when it is open and nothing is *due*.
-        """
-        if self._state == _OPEN and not due:
-            raise CommandInvalid("content on channel %d that nobody announced" % self.number)
-        return self._state == _OPEN
-
-    def _unknown(self, method):
-        raise CommandInvalid("method %d.%d on channel %d" % (
-            method >> 16, method & 0xFFFF, self.number
-        ))  # fmt: skip
-
-
-def _declare_queue(name, how):
-    """The step that makes a queue, or sees that it is there."""
-    arguments = {"x-queue-type": "quorum"} if how == "quorum" else {}
-    passive = how == "passive"
-    return (
-        _QUEUE_DECLARE, _QUEUE_DECLARE_OK,
-        (0, name, passive, not passive, False, False, False, arguments),
-    )  # fmt: skip
 
 
 class PublishLink(Link):
@@ -231,22 +58,22 @@ class PublishLink(Link):
                 (0, exchange, how.encode(), False, True, False, False, False, {}),
             ))  # fmt: skip
         elif how in ("classic", "quorum"):
-            steps.append(_declare_queue(key, how))
+            steps.append(queue_step(key, how))
         elif how == "passive" and exchange:
             steps.append((
                 _EXCHANGE_DECLARE, _EXCHANGE_DECLARE_OK,
                 (0, exchange, b"direct", True, False, False, False, False, {}),
             ))  # fmt: skip
         elif how == "passive" and exchange == b"" and key:
-            steps.append(_declare_queue(key, how))
+            steps.append(queue_step(key, how))
         return steps
 
     def _opened(self):
         self._published = 0
 
     def _forget(self):
-        self._returning = False  # a header comes next
-        self._unread = 0  # octets of a body that nobody wants: we have it
+        self._returning = False
+        self._unread = 0
 
     def _closed(self, code, why, was_open):
         # Without an exchange of its own for each message, it is not the message's fault that
@@ -501,159 +328,6 @@ class PublishLink(Link):
         if self._is_expected(size <= self._unread):
             self._unread -= size
         return None
-
-
-class ConsumeLink(Link, ContentReader):
-    """Consumes for a downlink. See downlink.py for what it is told."""
-
-    def __init__(self, client, policy):
-        Link.__init__(self, client, policy)
-        self._forget_content()
-        self._head = bytearray(512)
-        self._tag = 0
-        self._header_due = False
-
-    def _set_up(self):
-        downlink = self.policy
-        name = downlink.queue_name
-        steps = [(_BASIC_QOS, _BASIC_QOS_OK, (0, downlink.prefetch, False))]
-        if downlink.declare != "none":
-            steps.append(_declare_queue(name, downlink.declare))
-        for exchange, key in downlink.bindings:
-            steps.append((_QUEUE_BIND, _QUEUE_BIND_OK, (0, name, exchange, key, False, {})))
-        tag = b"amqp_lite " + self.connection.device
-        steps.append((
-            _BASIC_CONSUME, _BASIC_CONSUME_OK, (0, name, tag, False, False, False, False, {})
-        ))  # fmt: skip
-        return steps
-
-    def _opened(self):
-        self._header_due = False
-        self._back_off.worked()
-
-    def _forget(self):
-        self._unread = 0  # octets of a body that nobody wants
-        self.connection.forget_body(self)
-        self._abandon()
-
-    def _closed(self, code, why, was_open):
-        self.policy.closed(why)
-
-    # --- in ---
-
-    def _on_method(self, method, buf, i, end):
-        if method == _BASIC_DELIVER:
-            self._on_deliver(buf, i, end)
-        elif method == _BASIC_CANCEL:
-            tag, nowait = read_arguments("sb", buf, i, end)
-            if not nowait:
-                self.connection.send(self.number, _BASIC_CANCEL_OK, (tag,))
-            # Its queue was deleted, or has moved to another node: consume again, later.
-            self.policy.closed("cancelled by upstream")
-            self._back_off.failed(self.connection.broker.now)
-            self.restart()
-        else:
-            self._unknown(method)
-
-    def _on_deliver(self, buf, i, end):
-        """basic.deliver in buf[i:end]: consumer tag, delivery tag, redelivered, head."""
-        i += 1 + buf[i]
-        if i + 11 > end:
-            raise SyntaxFailure("arguments are shorter than basic.deliver needs")
-        self._tag = u16(buf, i + 4) << 16 | u16(buf, i + 6)
-        if buf[i] | buf[i + 1] | buf[i + 2] | buf[i + 3]:
-            self._tag |= (u16(buf, i) << 16 | u16(buf, i + 2)) << 32
-        again = buf[i + 8]
-        i += 9
-        key = i + 1 + buf[i]
-        if key >= end or key + 1 + buf[key] != end:
-            raise SyntaxFailure("arguments do not fill basic.deliver")
-        downlink = self.policy
-        broker = self.connection.broker
-        if self._header_due or self.receiving:
-            raise UnexpectedFrame("a delivery inside of another one")
-        self._header_due = True
-        if downlink.passes_over(self._tag, again):
-            return
-        head = self._head
-        n = downlink.exchange.write(buf, i, head, 0)
-        if n:
-            n = downlink.routing_key.write(buf, i, head, n)
-        if not n:
-            downlink.unreadable(self._tag, "its local address is longer than 255 octets")
-            return
-        try:
-            if not self._begin(head, 0, n, broker.route(head, 0, n)):
-                downlink.hold(self._tag, "no memory for what came")
-        except NotFound as error:
-            downlink.unreadable(self._tag, error.text)
-
-    def _is_header_due(self):
-        if not self._is_expected(self._header_due):
-            return False
-        self._header_due = False
-        self._unread = 0
-        return self.message is not None
-
-    def on_header(self, buf, i, end):
-        if end - i < 14:
-            raise SyntaxFailure("a content header of %d octets" % (end - i))
-        if not self._is_header_due():
-            self._unread = u32(buf, i + 8)
-            return True
-        try:
-            if self._read_header(buf, i, end):
-                return True
-            self.policy.hold(self._tag, "no memory for what came")
-        except AMQPError as error:
-            self.policy.unreadable(self._tag, error.text)
-        self._abandon()
-        self._unread = u32(buf, i + 8)
-        return True
-
-    def on_long_header(self, size):
-        if self._is_header_due():
-            self.policy.unreadable(
-                self._tag, "properties of %d octets are more than this broker reads" % size
-            )
-            self._abandon()
-        self._unread = TOO_LARGE  # how long its body is was not read
-
-    def taker(self, size):
-        left = self._unread if self.message is None else self.body_left
-        if not self._is_expected(not self._header_due and size <= left):
-            return None
-        if self.message is not None:
-            return self
-        self._unread -= size
-        return None
-
-    def _check_properties(self, buf):
-        pass
-
-    def _new_reply_to(self, buf, i):
-        address = self.policy.reply_to
-        n = len(address) + buf[i]
-        if n > 255:
-            return None  # nobody can answer it
-        return bytes((n,)) + address + bytes(buf[i + 1 : i + 1 + buf[i]])
-
-    def _received(self):
-        message = self.message
-        queues = self._publish()
-        self.connection.broker.pool.release(message)
-        self.policy.arrived(self._tag, queues)
-
-    # --- what the downlink says ---
-
-    def accept(self, tag):
-        self.connection.send(self.number, _BASIC_ACK, (tag, True))
-
-    def reject(self, tag):
-        self.connection.send(self.number, _BASIC_REJECT, (tag, False))
-
-    def release(self, tag):
-        self.connection.send(self.number, _BASIC_NACK, (tag, True, True))
 
 
 def _is_named(buf, i, name):
