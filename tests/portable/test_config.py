@@ -312,10 +312,44 @@ def test_what_a_bridge_cannot_be():
         (bridge({}, {"queue": "{routing_key}"}), "bridges[0].downlinks[0].queue: it needs one"),
         (bridge({}, {"bindings": [{"exchange": "{exchange}"}]}),
          "bridges[0].downlinks[0].bindings[0].exchange: it needs one name"),
+        (bridge(hosts=["h:\u00b2"]), "bridges[0].hosts[0]: "),
+        (bridge(hosts=["[::1]:99999"]), "bridges[0].hosts[0]: "),
+        (bridge(hosts=["h:0"]), "bridges[0].hosts[0]: "),
+        (bridge(hosts=[":5672"]), 'bridges[0].hosts[0]: expected "host" or "host:port", got'),
+        (bridge(hosts=["a\tb"]), 'bridges[0].hosts[0]: expected "host" or "host:port", got'),
+        (bridge({"headers": {"x-edge-hops": "1"}}),
+         'bridges[0].uplinks[0].headers: "x-edge-..." is the bridge\'s own'),
+        (bridge({"queue": "amq.upstream.cloud"}), "bridges[0].uplinks[0].queue: "),
+        (bridge({"refused": "dead-letter", "dead_letter_routing_key": "telemetry"}),
+         "bridges[0].uplinks[0].dead_letter_routing_key: the uplink's own queue"),
+        (bridge({"refused": "dead-letter", "dead_letter_exchange": "amq.headers"}),
+         "bridges[0].uplinks[0].dead_letter_exchange: not one of headers"),
+        (bridge({}, {"queue": ""}), "bridges[0].downlinks[0].queue: expected a name"),
         ({"bridges": bridge()["bridges"] * 2}, 'bridges[1].name: "cloud" is there twice'),
         ({"device": "d" * 101}, "device: more than 100 octets"),
     ):  # fmt: skip
         assert error(settings).startswith(line), (error(settings), line)
+
+
+def test_names_too_long_with_the_name_of_the_device():
+    long = "{device}" * 3
+    for settings, path in (
+        (bridge({"exchange": long}), "bridges[0].uplinks[0].exchange: "),
+        (bridge({"routing_key": long}), "bridges[0].uplinks[0].routing_key: "),
+        (bridge({}, {"queue": long}), "bridges[0].downlinks[0].queue: "),
+        (bridge({}, {"bindings": [{"exchange": long}]}), "bridges[0].downlinks[0].bindings[0]"),
+    ):
+        load(dict(settings, device="d" * 80))
+        line = error(dict(settings, device="d" * 100))
+        assert line.startswith(path) and line.endswith("300 octets, at most 255 are allowed"), line
+
+
+def test_bridges_whose_answers_would_be_mixed_up():
+    row = bridge()["bridges"][0]
+    for names in (("a", "a.b"), ("a.b", "a")):
+        settings = {"bridges": [dict(row, name=name) for name in names]}
+        assert error(settings).startswith("bridges[1].name: "), names
+    load({"bridges": [dict(row, name=name) for name in ("a", "ab", "b.a")]})
 
 
 def test_a_bridge_needs_a_connection_and_queues():

@@ -177,8 +177,10 @@ class Client(FrameReader):
             if beat:
                 if ticks_diff(now, self.output.spoke) >= beat // 2 and not self.output.pending:
                     self.output.put(0, _HEARTBEAT_FRAME)
-                if self.output.pending and ticks_diff(now, self.output.spoke) > 2 * beat:
-                    self._end("it does not read")
+                # Blocked, RabbitMQ does not read, and says so.
+                if self.output.pending and not self.upstream.blocked:
+                    if ticks_diff(now, self.output.spoke) > 2 * beat:
+                        self._end("it does not read")
                 if ticks_diff(now, self._heard) > 2 * beat:
                     self._end("no octet for two heartbeats")
                 wait = min(wait, beat // 4)

@@ -15,15 +15,19 @@ def alias(broker, name):
     broker.aliases[name + b"."] = name
 
 
-def republish(broker, message, buf, i, n):
-    """Publish *message*, which came from a queue, to another address: as Broker.publish().
+def republish(broker, entry, buf, i, n):
+    """Publish the message of *entry* to another address: as Broker.publish().
 
-    buf, i, n  the address, as for Broker.route(); not one where headers decide
+    buf, i, n  the address, as for Broker.route(); -1: headers decide there, or it leads back
     """
+    message = entry.message
     route = broker.route(buf, i, n)
     chain = message.chain
     if route.by_headers:
         return -1
+    for k in range(route.count):
+        if route.queues[k] is entry.queue:
+            return -1
     if chain is not None:
         # A body in the store belongs to one record.
         message.chain = _copy_body(broker.store, chain, broker.scratch)
@@ -73,7 +77,7 @@ def is_stored(store, entry):
 
 def mark_all_but(store, most):
     """Mark what is settled on flash, if it is more than *most* messages."""
-    if store.keeps and store.ring.acks > most:
+    if store.keeps and not store.broken and store.ring.acks > most:
         try:
             store.ring.mark()
         except OSError as error:

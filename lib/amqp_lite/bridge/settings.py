@@ -140,6 +140,8 @@ def _check_bridge(row, device, path):
                     % where
                 )
         for name in link["headers"]:
+            known = link["headers"][name].replace("{device}", device)
+            check_text(known, "%s.headers.%s" % (where, name))
             if name.startswith("x-edge-"):
                 raise ConfigError('%s.headers: "x-edge-..." is the bridge\'s own' % where)
         if link["refused"] == "dead-letter":

@@ -359,7 +359,7 @@ class Uplink:
         """Park, dead-letter or drop the message of *flight*, which is in no list."""
         if self._refused == "drop":
             self.dropped_refused += 1
-        elif not self._republish(flight.entry.message):
+        elif not self._republish(flight.entry):
             # Nobody here takes it: it is kept, and tried upstream again.
             flight.tag = 0
             self._wait(flight, _RETRY_MOST_MS)
@@ -379,15 +379,16 @@ class Uplink:
             except AMQPError as error:
                 self.last_error = "%s: %s" % (text(name), error.text)
 
-    def _republish(self, message):
-        """Publish *message* here, where refused ones go. False: nobody has it."""
+    def _republish(self, entry):
+        """Publish the message of *entry* where refused ones go. False: nobody has it."""
+        message = entry.message
         address = self._last_address
         try:
             if address is None:
                 head = bytearray(message.head)
                 self._broker.pool.read_at(message, 0, message.head, head, 0)
                 address = _address(self._last_exchange, bytes(head[2 + head[0] :]))
-            return republish(self._broker, message, address, 0, len(address)) > 0
+            return republish(self._broker, entry, address, 0, len(address)) > 0
         except AMQPError as error:
             self.last_error = error.text
             return False
