@@ -9,7 +9,7 @@ from amqp_lite import Node
 from amqp_lite.bridge.client091 import Client
 from amqp_lite.bridge.upstream import Upstream
 from amqp_lite.compat import ticks_add
-from amqp_lite.errors import NotFound
+from amqp_lite.errors import NotFound, ResourceLimitExceeded
 from amqp_lite.log import log
 from amqp_lite.store.device import RamFlash
 from bridged import BOOTS, Bridged
@@ -170,6 +170,11 @@ def test_messages_that_cannot_be_parked_never_fill_the_table_of_flights():
     })  # fmt: skip
     b.user.send(wire.delete_queue(1, "telemetry.parked"))
     b.user.take()
+
+    def no_room(name, durable):
+        raise ResourceLimitExceeded("no room")
+
+    b.edge.broker.own_queue = no_room
     for k in range(40):
         b.publish("telemetry", b"%d" % k)
         assert b.user.take() == []
@@ -177,6 +182,7 @@ def test_messages_that_cannot_be_parked_never_fill_the_table_of_flights():
     queue = b.edge.broker.queues[b"telemetry"]
     assert b.status()["waiting"] == queue.unacked == uplink._flights.size
     # It is made anew, and takes them in the end.
+    del b.edge.broker.own_queue
     b.wait(130000, 1000)
     assert b.status()["parked"] == 40 and b.status()["backlog"] == 0
     assert uplink._flights.free == uplink._flights.size

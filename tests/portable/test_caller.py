@@ -94,6 +94,9 @@ class Reactor:
     def join(self, caller):
         self.joined += 1
 
+    def look(self):
+        pass
+
 
 class Engine:
     name = "upstream"

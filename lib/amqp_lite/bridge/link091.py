@@ -105,6 +105,7 @@ class Link:
         self._forget()
         self._state = _CLOSED
         self._back_off.failed(self.connection.broker.now)
+        self.connection.upstream.look()
         log.warning("%s: %s: %s", self.connection.name, text(self.policy.queue_name), why)
 
     # --- methods ---

@@ -29,6 +29,7 @@ def make_bridges(broker, reactor, settings, profile):
             client = Client(broker, upstream, profile, row, device)
         except AMQPError as error:
             raise ConfigError("bridges[%d]: %s" % (k, error.text))
+        upstream.look = reactor.look
         bridges.append((upstream, Caller(reactor, client, tls, upstream.timeout_ms)))
     return bridges
 

@@ -354,13 +354,15 @@ class Uplink:
     def _wait(self, flight, ms):
         flight.due = ticks_add(self._broker.now, ms)
         self._waiting.append(flight)
+        self.upstream.look()
 
     def _give_up(self, flight):
         """Park, dead-letter or drop the message of *flight*, which is in no list."""
         if self._refused == "drop":
             self.dropped_refused += 1
         elif not self._republish(flight.entry):
-            # Nobody here takes it: it is kept, and tried upstream again.
+            # It is kept, and tried upstream again.
+            self.last_error = "nobody here takes what upstream refuses"
             flight.tag = 0
             self._wait(flight, _RETRY_MOST_MS)
             return
@@ -384,6 +386,8 @@ class Uplink:
         message = entry.message
         address = self._last_address
         try:
+            if self._refused == "park":
+                self._make_parking()
             if address is None:
                 head = bytearray(message.head)
                 self._broker.pool.read_at(message, 0, message.head, head, 0)

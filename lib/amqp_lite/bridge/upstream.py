@@ -19,6 +19,10 @@ _STEADY_MS = const(30000)  # a connection that lasted so long was a good one
 _BURST_MS = const(250)  # of a drain limit, that may go at once
 
 
+def _nothing():
+    pass
+
+
 class Upstream:
     """
     settings  a row of `bridges` of the configuration
@@ -40,6 +44,7 @@ class Upstream:
         self._octets = Limit(settings["octets_per_s"], False)
         self._limited = False  # somebody waits for one of the two
         self.wanted = False  # an uplink may have something to send
+        self.look = _nothing  # called when something will be due before the next tick
         self.blocked = False  # upstream takes no messages now
         self.connected = False
         self._opened_at = 0  # ticks

@@ -160,6 +160,7 @@ class Caller(Peer):
         self._known.pop(self._place, None)  # it may have moved
         self.state = IDLE
         self.engine.lost(why)
+        self._reactor.look()
 
     def _hang_up(self):
         if self.sock is not None:
@@ -189,6 +190,7 @@ class Caller(Peer):
             self._first += 1
         self._forget_tls()
         self.engine.lost(why)
+        self._reactor.look()
 
     def close(self):
         """Give up what is under way; the reactor drops a connection that is there."""

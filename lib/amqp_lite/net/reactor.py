@@ -130,6 +130,10 @@ class Reactor:
         self._peers.append(caller)
         self._again = True
 
+    def look(self):
+        """Something became due before the next tick: the next step looks again."""
+        self._next_tick = 0
+
     def hurry(self):
         """There is something to do: the next step does not wait."""
         self._again = True
