@@ -108,6 +108,8 @@ class Uplink:
         self.last_error = ""
         for name in COUNTERS:
             setattr(self, name, 0)
+        if self._refused == "park":
+            self._make_parking()
 
     # --- the link comes and goes ---
 
