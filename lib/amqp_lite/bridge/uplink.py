@@ -134,7 +134,8 @@ class Uplink:
             self.last_error = error.text
             return
         queue.set_live(self.consumer, self._live)
-        self.last_error = ""
+        if self.link is not None:
+            self.last_error = ""  # that there was no queue
         self.upstream.wanted = True
 
     def cancelled(self, consumer):
