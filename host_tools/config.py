@@ -24,7 +24,7 @@ def do_check(args):
     counts = [f"{len(settings[key])} {key}" for key in keys]
     print(f"{args.file} is fine: device '{settings['device']}', {', '.join(counts)}")
     if profile["heap"]:
-        octets = total(bill(profile) + bridge_bill(settings["bridges"]))
+        octets = total(bill(profile) + bridge_bill(settings["bridges"], profile["code_in_flash"]))
         print(f"it takes {octets} of {profile['heap']} octets of heap")
 
 

@@ -181,7 +181,7 @@ def check_room(settings, profile):
                 "bridges: %d, and no client could connect: the profile has room for %d connections"
                 % (len(settings["bridges"]), profile["connections"])
             )
-        check_heap(profile, bill(settings["bridges"]))
+        check_heap(profile, bill(settings["bridges"], profile["code_in_flash"]))
 
 
 def parse(text):

@@ -13,6 +13,7 @@ _ANY = const(0x3FFFFFFF)  # what a small int of a 32-bit board holds
 # name, default (a Linux gateway's), lowest, highest
 FIELDS = (
     ("heap", 0, 0, _ANY),  # octets of 32-bit heap for code and tables; 0: not checked
+    ("code_in_flash", 0, 0, 1),  # 1: byte code takes no heap, see board/pico_w/inplace.py
     ("connections", 64, 1, 4096),  # TCP peers at once, with one for each bridge
     ("unauthenticated", 16, 1, 4096),  # of them, at most without login
     ("channels", 128, 1, 65535),  # AMQP 0-9-1 channels of all connections
@@ -46,6 +47,7 @@ _DELIVERY_HEAD = const(840)
 
 # Octets of heap that the modules keep, loaded from .mpy files, as measured on a Pico W.
 CODE = 134900
+BYTE_CODE = 50000  # of them
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
@@ -140,7 +142,7 @@ def bill(profile, word=4):
     connections = profile["connections"]
     named = profile["exchanges"] + profile["queues"] + profile["bindings"]
     rows = (
-        ("code", 1, CODE),
+        ("code", 1, CODE - profile["code_in_flash"] * BYTE_CODE),
         ("one of each", 1, _SINGLE * word),
         ("store", 1, _STORE + 8 * min(profile["deliveries"], _AHEAD)),
         ("blocks", profile["blocks"], profile["block_size"] + 2),

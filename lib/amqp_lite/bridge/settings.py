@@ -18,6 +18,9 @@ _COUNT = const(0x40000000)  # what a small int of a board holds is below
 # Octets of heap that the modules of a bridge keep, loaded from .mpy files, and those of TLS.
 BRIDGE_CODE = 42000
 TLS_CODE = 10900
+# Of them the byte code, as in limits.py.
+BRIDGE_BYTE_CODE = 16400
+TLS_BYTE_CODE = 3600
 # Octets of a bridge, of each link, and of a TLS connection with its context, on a Pico W.
 _BRIDGE_OCTETS = const(2200)
 _UPLINK_OCTETS = const(1500)
@@ -182,8 +185,10 @@ def queues_needed(bridges):
     return len(parked) + len([row for row in bridges if row["downlinks"]])
 
 
-def bill(bridges):
+def bill(bridges, in_flash=0):
     """What the rows *bridges* of a configuration cost besides, on a board: as bill().
+
+    in_flash  1: its byte code takes no heap, as code_in_flash of a profile
 
     A bridge has the buffers of one of the connections.
     """
@@ -193,8 +198,8 @@ def bill(bridges):
     secure = len([row for row in bridges if row["tls"]])
     flights = sum([link["window"] + max(1, link["window"] // 2) for link in links])
     rows = (
-        ("bridge code", len(bridges) > 0, BRIDGE_CODE),
-        ("TLS code", secure > 0, TLS_CODE),
+        ("bridge code", len(bridges) > 0, BRIDGE_CODE - in_flash * BRIDGE_BYTE_CODE),
+        ("TLS code", secure > 0, TLS_CODE - in_flash * TLS_BYTE_CODE),
         ("bridges", len(bridges), _BRIDGE_OCTETS),
         ("TLS", secure, _TLS_OCTETS),
         ("uplinks", len(links), _UPLINK_OCTETS),
