@@ -14,7 +14,7 @@ import pytest
 from host_tools.micropython import find_micropython
 
 PORTABLE = Path(__file__).parent / "portable"
-LIB = Path(__file__).parent.parent / "lib"
+ROOT = Path(__file__).parent.parent
 HEAP = "800k"
 TWO_BROKERS = "1600k"
 SECONDS = 120
@@ -28,7 +28,7 @@ def test_on_micropython(name):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     two = "from bridged import" in (PORTABLE / f"{name}.py").read_text()
     heap = TWO_BROKERS if two else HEAP
-    environment = dict(os.environ, MICROPYPATH=f".:{LIB}:.frozen")
+    environment = dict(os.environ, MICROPYPATH=f".:{ROOT}/lib:{ROOT}:.frozen")
     done = subprocess.run(
         [micropython, "-X", f"heapsize={heap}", "run.py", name], cwd=PORTABLE, timeout=SECONDS,
         env=environment, capture_output=True, text=True,
