@@ -5,15 +5,17 @@ import getpass
 import json
 import os
 import secrets
+import shutil
 import sys
 
 from amqp_lite import __version__
 from amqp_lite.access import password_hash
 from amqp_lite.bridge.settings import bill as bridge_bill
+from amqp_lite.errors import ConfigError
 from amqp_lite.limits import bill, check, complete, total
 
 from .errors import CommandError
-from .files import read_config, read_profile
+from .files import complete_config, parse_config, read_config, read_profile, read_text
 
 _SALT_OCTETS = 4
 
@@ -29,10 +31,12 @@ def do_check(args):
 
 
 def do_complete(args):
-    settings, profile = read_config(args.file)
-    # What node.py takes without checking it again.
-    settings.update(profile=profile, limits={}, checked=__version__)
-    print(json.dumps(settings))
+    print(for_board(*read_config(args.file)))
+
+
+def for_board(settings, profile):
+    """Complete *settings* and their *profile* as JSON text that node.py does not check again."""
+    return json.dumps(dict(settings, profile=profile, limits={}, checked=__version__))
 
 
 def do_hash_password(args):
@@ -87,3 +91,39 @@ def do_new(args):
     }
     print(json.dumps(settings, indent=2))
     print(f"The password of 'sensor' is {password}; only its hash is kept.", file=sys.stderr)
+
+
+def do_wifi(args):
+    settings = parse_config(read_text(args.file), args.file)
+    given = {
+        "ssid": args.ssid,
+        "password": _ask_password() if args.password is None else args.password,
+        "country": args.country,
+        "power_save": args.power_save,
+        "hostname": args.hostname,
+    }
+    wifi = settings.get("wifi")
+    wifi = dict(wifi) if isinstance(wifi, dict) else {}
+    wifi.update((key, value) for key, value in given.items() if value is not None)
+    settings["wifi"] = wifi
+    try:
+        complete_config(settings)
+    except (CommandError, ConfigError) as error:
+        raise CommandError(f"{args.file}: {error}") from None
+    _write(args.file, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    print(f"{args.file}: the network is '{args.ssid}'")
+
+
+def _write(path, text):
+    """The file *path*, which is there, has this *text* then, or as before. Raises CommandError."""
+    path = os.path.realpath(path)
+    temporary = path + ".new"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            shutil.copymode(path, temporary)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from None

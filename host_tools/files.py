@@ -25,18 +25,33 @@ def read_config(path, **changes):
     Returns it complete, and the complete profile it names. Raises CommandError.
     """
     try:
-        settings = config.parse(read_text(path)) if path else {}
-        if isinstance(settings, dict):
-            settings.update(changes)
-        settings = config.load(settings)
-        name = settings["profile"]
-        # The default profile is the defaults of limits.py: no file to read.
-        profile = None if name in (None, _DEFAULT_PROFILE) else read_profile(name)
-        profile = complete(profile, settings["limits"])
-        check(profile)
-        config.check_room(settings, profile)
+        settings = parse_config(read_text(path), path) if path else {}
+        settings.update(changes)
+        return complete_config(settings)
     except ConfigError as error:
         raise CommandError(f"{path}: {error}" if path else str(error)) from None
+
+
+def parse_config(text, source):
+    """The settings in the JSON *text* from *source*, unchecked. Raises CommandError."""
+    try:
+        settings = config.parse(text)
+    except ConfigError as error:
+        raise CommandError(f"{source}: {error}") from None
+    if not isinstance(settings, dict):
+        raise CommandError(f"{source}: configuration: expected an object")
+    return settings
+
+
+def complete_config(settings):
+    """*settings* complete, and the profile they name, too. Raises ConfigError, CommandError."""
+    settings = config.load(settings)
+    name = settings["profile"]
+    # The default profile is the defaults of limits.py: no file to read.
+    profile = None if name in (None, _DEFAULT_PROFILE) else read_profile(name)
+    profile = complete(profile, settings["limits"])
+    check(profile)
+    config.check_room(settings, profile)
     return settings, profile
 
 

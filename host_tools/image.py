@@ -1,5 +1,7 @@
 """Where the octets of a ring are: in a gateway's file, a dump of flash, or a folder of segments.
 
+A dump of flash may have it as segments in its file system, see dump.py.
+
 They are only read, and never locked: a broker may run on them, and a dead board's last dump stays
 as it is.
 """
@@ -14,6 +16,7 @@ from mmap import ACCESS_COPY, ACCESS_READ, mmap
 from amqp_lite.store.sectors import HEADER, MAGIC, Sectors
 from amqp_lite.store.segments import SegmentFlash
 
+from .dump import extract_segments
 from .errors import CommandError
 
 _SMALLEST = 1024  # octets of a sector; the search for headers goes in such steps
@@ -94,22 +97,34 @@ def open_image(path, offset=None, size=None):
     with contextlib.ExitStack() as stack:
         in_segments = os.path.isdir(path)
         try:
-            source = path
+            folder = path
+            if not in_segments:
+                file, octets = _map(stack, path)
+                if offset is None:
+                    folder = stack.enter_context(tempfile.TemporaryDirectory())
+                    in_segments = extract_segments(octets, path, folder)
             if in_segments:
                 scratch = stack.enter_context(tempfile.TemporaryDirectory())
-                source = _flatten(path, scratch)
-            file = stack.enter_context(open(source, "rb"))
-            if not file.seek(0, 2):
-                raise CommandError(f"{path}: an empty file")
-            octets = stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
+                file, octets = _map(stack, _flatten(folder, path, scratch))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CommandError(f"{path}: {reason}") from None
         yield Image(stack, file, *_find(octets, path, offset, size), in_segments)
 
 
-def _flatten(folder, scratch):
-    """Make one file in *scratch* of the segments in *folder*: its path."""
+def _map(stack, path):
+    """The file *path*, open, and its octets."""
+    file = stack.enter_context(open(path, "rb"))
+    if not file.seek(0, 2):
+        raise CommandError(f"{path}: an empty file")
+    return file, stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+
+def _flatten(folder, path, scratch):
+    """Make one file in *scratch* of the segments in *folder*: its path.
+
+    path  where they are from, for errors
+    """
     segments = os.path.join(scratch, "segments")
     os.mkdir(segments)
     sectors = 0
@@ -129,18 +144,18 @@ def _flatten(folder, scratch):
         if found[2] == "log" and geometry is None and len(header) == HEADER:
             geometry = _geometry(header, 0)
     if not sectors:
-        raise CommandError(f"{folder}: a directory without segments of a ring (0000.log)")
+        raise CommandError(f"{path}: a directory without segments of a ring (0000.log)")
     if geometry is None:
-        raise CommandError(f"{folder}: {_NOTHING}")
+        raise CommandError(f"{path}: {_NOTHING}")
     sector_size, page_size = geometry
     flash = SegmentFlash(segments, sectors, sector_size, page_size)
-    path = os.path.join(scratch, "ring")
-    with open(path, "wb") as file:
+    flat = os.path.join(scratch, "ring")
+    with open(flat, "wb") as file:
         for address in range(0, sectors * sector_size, page_size):
             at = flash.at(address, page_size)
             file.write(flash.buf[at : at + page_size])
     flash.close()
-    return path
+    return flat
 
 
 def _geometry(octets, at):

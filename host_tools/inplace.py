@@ -4,11 +4,37 @@ import ast
 import os
 import struct
 
+PATH = "/lib/amqp_lite/inplace.bin"  # on the board, see its board.py
 MAGIC = b"AMQP-LITE"
 HEAD = 16  # octets: the magic, and others that only this file has
 _BLOCK = 4096
 _BYTECODE = 2  # the kinds of code in a .mpy file, py/emitglue.h
 _PYTHON = 3
+_STORES = {"file": "file", "flash": "device", "partition": "device"}  # else segments
+
+
+def needed(settings):
+    """What a board keeps in memory with complete *settings*: names of modules, which stand for
+    all they import, too.
+    """
+    names = ["net.reactor", "local", "status", "node"]
+    store = settings["store"]
+    if store is None:
+        names.append("store.ram")
+    else:
+        device = _STORES.get(store["kind"], "segments")
+        names += ["broker.durable", "store.ring", "store." + device]
+    if settings["listeners"]:
+        names += ["access", "v091.channel", "v091.connection"]
+    if settings["bridges"]:
+        names.append("bridge.make")
+        if any(row["tls"] for row in settings["bridges"]):
+            names += ["net.tls", "net.certificate", "compat_tls_micropython"]
+    yield from ("amqp_lite." + name for name in names)
+    for name in ("wifi", "clock"):
+        if settings[name]:
+            yield "board." + name
+    yield from ("board.sensors", "board.console")
 
 
 def build(compiled, names, head=None):

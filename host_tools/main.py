@@ -81,6 +81,64 @@ def _parser():
         "--keep", action="store_true", help="keep it and all else in its temporary folder"
     )
 
+    boards = _command(
+        commands, "boards", "list the boards that are plugged in", "boards", "do_boards"
+    )
+    _add_port(boards, "ask the board at this port who it is")
+    boards.add_argument(
+        "--identify", action="store_true", help="ask each who it is; a broker on it starts again"
+    )
+
+    flash = _command(commands, "flash", "install MicroPython on a board", "flash", "do_flash")
+    flash.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="of micropython.org/download: .uf2 for a Pico; .bin for an ESP32, through the program"
+        " esptool, which you have to have",
+    )
+    _add_port(flash, "of the board: what runs on it is interrupted; the only board there is")
+    flash.add_argument(
+        "--drive", metavar="FOLDER", help="where a Pico in BOOTSEL mode is mounted, if not found"
+    )
+    flash.add_argument(
+        "--yes",
+        action="store_true",
+        help="also an image for another board, or one that costs the files and the ring on it;"
+        " never one for another chip",
+    )
+
+    deploy = _command(
+        commands, "deploy", "put broker and configuration on a board", "deploy", "do_deploy"
+    )
+    _add_port(deploy)
+    deploy.add_argument(
+        "--config", metavar="FILE", help="configuration (JSON); the one on the board when absent"
+    )
+    deploy.add_argument("--app", metavar="FILE", help="your program, which becomes /app.py")
+    deploy.add_argument(
+        "--board", metavar="NAME", help="what it is; see board/ (asked of the board when absent)"
+    )
+    deploy.add_argument("--py", action="store_true", help="copy the sources, do not compile them")
+    deploy.add_argument("--no-reset", action="store_true", help="do not start it")
+
+    reset = _command(commands, "reset", "start a board again", "reset", "do_reset")
+    _add_port(reset)
+
+    monitor = _command(
+        commands, "monitor", "watch the broker on a board, until Ctrl-C", "monitor", "do_monitor"
+    )
+    _add_port(monitor)
+    monitor.add_argument(
+        "--every", metavar="S", type=_between(1, 3600), default=2, help="ask so often, in s (2)"
+    )
+    monitor.add_argument("--json", action="store_true", help="a line of JSON each time")
+
+    status = _command(
+        commands, "status", "ask the broker on a board once", "monitor", "do_status"
+    )
+    _add_port(status)
+    status.add_argument("--json", action="store_true", help="a line of JSON")
+
     test = _command(commands, "test", "run every test, in .venv", "test", "do_test")
     test.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="for pytest, behind --")
 
@@ -96,6 +154,13 @@ def _parser():
         config, "hash-password", "print what password_hash takes", "config", "do_hash_password"
     )
     password.add_argument("password", nargs="?", metavar="PASSWORD", help="asked for when absent")
+    wifi = _command(config, "wifi", "write a board's network into a file", "config", "do_wifi")
+    wifi.add_argument("file", metavar="FILE")
+    wifi.add_argument("--ssid", metavar="NAME", required=True)
+    wifi.add_argument("--password", help="asked for when absent; '' for an open network")
+    wifi.add_argument("--country", metavar="XX", help="two letters, for its channels")
+    wifi.add_argument("--power-save", choices=("none", "performance", "powersave"))
+    wifi.add_argument("--hostname", metavar="NAME", help="the device's name when absent")
     budget = _command(config, "budget", "say what a profile costs", "config", "do_budget")
     budget.add_argument("--profile", metavar="NAME", default="linux")
     _command(config, "new", "print a configuration to start from", "config", "do_new")
@@ -128,13 +193,23 @@ def _command(commands, name, help_text, module, function):
     return parser
 
 
+def _add_port(parser, help_text="a serial device or socket://HOST:PORT; the only board there is"):
+    parser.add_argument("--port", metavar="PORT", help=help_text)
+
+
 def _ring_command(commands, name, help_text, function):
     parser = _command(commands, name, help_text, "ring", function)
     parser.add_argument(
         "file",
         metavar="FILE",
+        nargs="?",
         help="a ring file, a dump of flash or a folder of segments. It is only read, also while a "
         "broker runs on it: what that writes or takes meanwhile may be missing, or there still",
+    )
+    _add_port(
+        parser,
+        "instead of a FILE: read it from the board at this serial device or socket://HOST:PORT;"
+        " its broker is interrupted for that, and starts again afterwards",
     )
     parser.add_argument(
         "--offset", metavar="OCTETS", type=_octets, help="where it begins, if it is not found"

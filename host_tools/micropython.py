@@ -50,9 +50,10 @@ def _check_free(host, port):
 def _run(command, then):
     """Run *command* and show its output, with the text *then* when it listens: its exit code."""
     lib = os.path.dirname(os.path.dirname(os.path.abspath(amqp_lite.__file__)))
+    boards = os.path.dirname(os.path.abspath(folder("board")))
     process = subprocess.Popen(
         command,
-        env=dict(os.environ, MICROPYPATH=f"{lib}:.frozen"),
+        env=dict(os.environ, MICROPYPATH=f"{lib}:{boards}:.frozen"),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C is for us: MicroPython would print a traceback

@@ -2,10 +2,12 @@
 
 import base64
 import codecs
+import contextlib
 import json
 import math
 import os
 import sys
+import tempfile
 
 from amqp_lite.broker.exchange import KINDS
 from amqp_lite.store.ring import MESSAGE, TYPE
@@ -15,7 +17,7 @@ from .content import CLOCK_MASK, CUT, DAMAGED, OVERWRITTEN, SETTLED, TICK_MS, Co
 from .errors import CommandError
 from .image import open_image
 
-_ENDURANCE = 100_000  # erases of a sector, what makers of NOR flash promise at least
+ENDURANCE = 100_000  # erases of a sector, what makers of NOR flash promise at least
 _RETENTION = 20  # years, likewise
 _READINGS = 5  # of a ring that a broker writes to, when something in it seems to be damaged
 _CHANGED = "it was written to meanwhile: a broker runs on it"
@@ -35,8 +37,19 @@ def do_show(args):
         _print_wear(content, args)
 
 
+@contextlib.contextmanager
 def _open(args):
-    return open_image(args.file, args.offset, args.size)
+    """The image of the FILE, or of what is on the board; `file` then says so."""
+    if (args.file is None) == (args.port is None):
+        raise CommandError("name a FILE, or the --port of a board")
+    with contextlib.ExitStack() as stack:
+        path = args.file
+        if args.port is not None:
+            from .board_ring import fetch_ring  # late: files need no serial port
+
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            path, args.file = fetch_ring(args.port, folder)
+        yield stack.enter_context(open_image(path, args.offset, args.size))
 
 
 def _count_queues(content):
@@ -63,7 +76,7 @@ def _print_sectors(path, content):
     ring = content.ring
     image = content.image
     kind = "segments" if image.in_segments else "a file" if content.in_file else "flash"
-    print(f"{path}: a ring in {kind}, {_many(ring.sectors, 'sector')} of {ring.sector_size} octets"
+    print(f"{path}: a ring in {kind}, {many(ring.sectors, 'sector')} of {ring.sector_size} octets"
           f" in pages of {ring.page_size}")  # fmt: skip
     if image.offset or image.offset + image.size < os.fstat(image.file.fileno()).st_size:
         print(f"it lies in octets {image.offset} to {image.offset + image.size - 1} of the file")
@@ -72,7 +85,7 @@ def _print_sectors(path, content):
           f" {len(bad)} have a header that cannot be read")  # fmt: skip
     lost = sum(records for _, records in bad)
     if lost:
-        print(f"{_many(lost, 'record')} behind such headers, not counted below")
+        print(f"{many(lost, 'record')} behind such headers, not counted below")
     for kind, text in (
         (DAMAGED, "could not be read: try `ring verify`"),
         (CUT, "cut off while it was written"),
@@ -80,15 +93,15 @@ def _print_sectors(path, content):
     ):
         count = sum(gap.kind == kind for gap in content.gaps)
         if count:
-            print(f"{_many(count, 'place')} {text}")
+            print(f"{many(count, 'place')} {text}")
     if content.incomplete:
-        print(f"{_many(len(content.incomplete), 'message')} without the whole body, not counted")
+        print(f"{many(len(content.incomplete), 'message')} without the whole body, not counted")
     if content.bodies:
         octets = sum(content.bodies.values())
-        print(f"{_many(len(content.bodies), 'unfinished body', 'unfinished bodies')}"
+        print(f"{many(len(content.bodies), 'unfinished body', 'unfinished bodies')}"
               f" of {octets} octets, without a message")  # fmt: skip
     if content.useless:
-        print(f"{_many(content.useless, 'definition')} that a later one replaced,"
+        print(f"{many(content.useless, 'definition')} that a later one replaced,"
               " or that refer to nothing")  # fmt: skip
 
 
@@ -96,11 +109,11 @@ def _print_queues(content, queues):
     rows = [("queue", "number", "messages", "octets", "oldest")]
     for number, (messages, octets, born) in queues.items():
         name = content.name_of(number)
-        age = "-"
+        oldest = "-"
         if born is not None:
-            age = _age(((content.clock - born) & CLOCK_MASK) * TICK_MS)
+            oldest = age(((content.clock - born) & CLOCK_MASK) * TICK_MS)
         name = "(no definition)" if name is None else _label(name)
-        rows.append((name, number, messages, octets, age))
+        rows.append((name, number, messages, octets, oldest))
     print()
     if len(rows) == 1:
         print("no queues")
@@ -148,32 +161,37 @@ def _print_wear(content, args):
         return
     mean = sum(counts) / len(counts)
     print(f"erases of a sector: lowest {min(counts)}, mean {mean:.1f}, highest {max(counts)},"
-          f" of {_ENDURANCE} it endures")  # fmt: skip
+          f" of {ENDURANCE} it endures")  # fmt: skip
     silent = ring.sectors - len(counts)
     if silent:
-        print(f"({_many(silent, 'sector')} not counted: no header, as when new or emptied)")
+        print(f"({many(silent, 'sector')} not counted: no header, as when new or emptied)")
     if args.messages_per_day is not None:
         if not content.messages:
             print("years left: unknown, no message is there to tell the size from")
             return
         slots = content.message_slots / content.messages
         erases = args.messages_per_day * slots / (ring.slots - ring.first)
-        left = ring.sectors * (_ENDURANCE - mean)
+        left = ring.sectors * (ENDURANCE - mean)
         why = (f"for {args.messages_per_day:g} messages a day like those in the ring, which take"
                f" {slots * SLOT:.0f} octets of it each")  # fmt: skip
     elif args.days is not None:
         erases = max(counts) / args.days
-        left = _ENDURANCE - max(counts)
+        left = ENDURANCE - max(counts)
         why = f"as the most worn sector had {max(counts)} erases in {args.days:g} days"
     else:
         print("years left: say how fast it wears, with --messages-per-day or --days in use")
         return
-    years = max(left, 0) / erases / 365.25
-    amount = f"{years:.1f}" if years < 1000 else "more than 1000"
-    limit = f", but flash keeps its octets for {_RETENTION}" if years > _RETENTION else ""
-    print(f"years left: {amount}{limit}\n({why})")
+    print(f"years left: {years_left(left, erases)}\n({why})")
     if content.in_file:
         print("a disk levels its wear by itself: these are counts of the file's sectors")
+
+
+def years_left(erases, erases_per_day):
+    """How long so many *erases* last, in years, as a text."""
+    years = max(erases, 0) / erases_per_day / 365.25
+    amount = f"{years:.1f}" if years < 1000 else "more than 1000"
+    limit = f", but flash keeps its octets for {_RETENTION}" if years > _RETENTION else ""
+    return amount + limit
 
 
 # --- verify ---
@@ -193,11 +211,11 @@ def do_verify(args):
                 break
     ring = content.ring
     sectors = sum(order > 0 for order in ring.order)
-    print(f"{args.file}: {_many(content.read, 'record')} read in {_many(sectors, 'sector')}"
+    print(f"{args.file}: {many(content.read, 'record')} read in {many(sectors, 'sector')}"
           f" of {ring.sectors}")  # fmt: skip
     for line in lines:
         print(line)
-    print(f"{_many(damaged, 'place')} damaged" if damaged else "nothing is damaged")
+    print(f"{many(damaged, 'place')} damaged" if damaged else "nothing is damaged")
     if changed:
         print(_CHANGED)
     return 1 if damaged else 0
@@ -225,7 +243,7 @@ def _findings(content):
         if records:
             damaged += 1
             kind = DAMAGED
-            what = f"its header cannot be read, {_many(records, 'record')} behind it can"
+            what = f"its header cannot be read, {many(records, 'record')} behind it can"
         address = content.image.offset + sector * ring.sector_size
         lines.append(f"{kind}: sector {sector}, octet {address:#x}: {what}")
     for order, slot, found, size in content.incomplete:
@@ -233,7 +251,7 @@ def _findings(content):
         lines.append(f"{DAMAGED}: the message of order {order}, slot {slot}:"
                      f" {found} of the {size} octets of its body are there")  # fmt: skip
     if content.bodies:
-        count = _many(len(content.bodies), "body", "bodies")
+        count = many(len(content.bodies), "body", "bodies")
         lines.append(f"unfinished: {count} without a message")
     return lines, damaged
 
@@ -261,12 +279,12 @@ def do_export(args):
                 _export(content, sector, slot, wanted)
         sys.stdout.flush()
         if content.incomplete:
-            print(f"left out: {_many(len(content.incomplete), 'message')} without the whole body",
+            print(f"left out: {many(len(content.incomplete), 'message')} without the whole body",
                   file=sys.stderr)  # fmt: skip
         damaged = sum(gap.kind == DAMAGED for gap in content.gaps)
         damaged += sum(records > 0 for _, records in content.bad_headers())
         if damaged:
-            print(f"{_many(damaged, 'place')} could not be read: see `ring verify`",
+            print(f"{many(damaged, 'place')} could not be read: see `ring verify`",
                   file=sys.stderr)  # fmt: skip
         missing = content.incomplete or damaged
         if missing and _written_at(image) != before:
@@ -367,11 +385,11 @@ def _label(name):
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
-def _many(n, one, many=None):
-    return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"
+def many(n, one, more=None):
+    return f"{n} {one}" if n == 1 else f"{n} {more or one + 's'}"
 
 
-def _age(ms):
+def age(ms):
     """Milliseconds, rounded to what matters."""
     seconds = ms // 1000
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):

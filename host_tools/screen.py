@@ -1,6 +1,7 @@
 """What `amqp-lite demo` shows: a screen that is drawn again and again, or plain lines.
 
-Both have the same face:
+The Canvas below the screen is also that of `amqp-lite monitor`. Screen and Lines have the same
+face:
 
     event(seconds, text)       something happened; it stays to be read
     update(seconds, figures)   the numbers as they are now, see Figures
@@ -41,9 +42,57 @@ class Figures:
 
 def open_screen(output, title, upstream):
     """The screen for *output*, a text file; what it says of a terminal and NO_COLOR count."""
+    canvas = open_canvas(output)
+    return Screen(canvas, title, upstream) if canvas else Lines(output, title, upstream)
+
+
+def open_canvas(output):
+    """A Canvas on *output*; None: it is no terminal that can be drawn on."""
     if output.isatty() and os.environ.get("TERM") != "dumb":
-        return Screen(output, title, upstream, not os.environ.get("NO_COLOR"))
-    return Lines(output, title, upstream)
+        return Canvas(output, not os.environ.get("NO_COLOR"))
+    return None
+
+
+class Canvas:
+    """Lines on a terminal that are drawn over themselves, below what was there before.
+
+    colour  whether there may be some
+
+    A line is a list of (text, key of _COLOURS or None).
+    """
+
+    def __init__(self, output, colour):
+        self._output = output
+        self._colour = colour
+        self._rows = 0  # drawn
+        self._output.write("\x1b[?25l")  # no cursor
+
+    def draw(self, lines):
+        columns, rows = shutil.get_terminal_size()
+        lines = lines[: rows - 1]
+        text = f"\x1b[{self._rows}A" if self._rows else ""
+        text += "".join(self._fit(line, columns - 1) + "\x1b[K\n" for line in lines)
+        self._rows = len(lines)
+        self._output.write("\r" + text + "\x1b[J")
+        self._output.flush()
+
+    def end(self, lines):
+        """The last words, plain texts."""
+        self._output.write("\n".join(["", *lines, ""]))
+
+    def close(self):
+        self._output.write("\x1b[?25h")
+        self._output.flush()
+
+    def _fit(self, line, columns):
+        """*line* in so many *columns*."""
+        out = ""
+        for text, colour in line:
+            text = text[:columns]
+            columns -= len(text)
+            paints = colour and self._colour and text
+            out += f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if paints else text
+        return out
 
 
 class Lines:
@@ -78,22 +127,16 @@ class Lines:
 
 
 class Screen:
-    """For a terminal: it is drawn over itself, below what was there before.
+    """For a terminal."""
 
-    colour  whether there may be some
-    """
-
-    def __init__(self, output, title, upstream, colour):
-        self._output = output
+    def __init__(self, canvas, title, upstream):
+        self._canvas = canvas
         self._title = title
         self._upstream = upstream
-        self._colour = colour
         self._events = []
         self._figures = Figures()
         self._seconds = 0
         self._next = 0  # s
-        self._rows = 0  # drawn
-        self._output.write("\x1b[?25l")  # no cursor
 
     def event(self, seconds, text):
         self._events.append(_event(seconds, text))
@@ -108,30 +151,13 @@ class Screen:
 
     def end(self, lines):
         self._draw()
-        self._output.write("\n".join(["", *lines, ""]))
+        self._canvas.end(lines)
 
     def close(self):
-        self._output.write("\x1b[?25h")
-        self._output.flush()
+        self._canvas.close()
 
     def _draw(self):
-        columns, rows = shutil.get_terminal_size()
-        lines = self._lines()[: rows - 1]
-        text = f"\x1b[{self._rows}A" if self._rows else ""
-        text += "".join(self._fit(line, columns - 1) + "\x1b[K\n" for line in lines)
-        self._rows = len(lines)
-        self._output.write("\r" + text + "\x1b[J")
-        self._output.flush()
-
-    def _fit(self, line, columns):
-        """*line*, a list of (text, colour or None), in so many *columns*."""
-        out = ""
-        for text, colour in line:
-            text = text[:columns]
-            columns -= len(text)
-            paints = colour and self._colour and text
-            out += f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if paints else text
-        return out
+        self._canvas.draw(self._lines())
 
     def _lines(self):
         now = self._figures

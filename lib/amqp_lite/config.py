@@ -15,6 +15,7 @@ from .checks import (
     check_keys,
     check_name,
     check_new_name,
+    check_number,
     check_short_name,
     check_text,
     complete,
@@ -26,6 +27,9 @@ from .limits import check_heap, check_numbers
 
 _HASH_OCTETS = const(36)  # salt and SHA-256
 _COUNT = const(0x40000000)  # what a small int of a board holds is below
+_SSID_OCTETS = const(32)  # IEEE 802.11
+_HOSTNAME_LETTERS = const(32)  # MicroPython takes no more
+_SHORTEST_WATCHDOG = const(15)  # seconds: looking up one name may block a board for 10
 
 
 def _headers(value, path):
@@ -71,6 +75,42 @@ def _store(value, path):
         from .store.open import check_store  # late: most settings come without
 
         check_store(value, path)
+
+
+def _ssid(value, path):
+    check_name(value, path)
+    if len(value.encode()) > _SSID_OCTETS:
+        raise ConfigError("%s: more than %d octets" % (path, _SSID_OCTETS))
+
+
+def _wifi_password(value, path):
+    check_text(value, path)
+    if value and not 8 <= len(value.encode()) <= 63:
+        raise ConfigError("%s: expected 8 to 63 octets, or none for an open network" % path)
+
+
+def _country(value, path):
+    check_text(value, path)
+    if value and not (len(value) == 2 and all("A" <= letter <= "Z" for letter in value)):
+        raise ConfigError('%s: expected two letters like "DE", got %s' % (path, show(value)))
+
+
+def _hostname(value, path):
+    check_text(value, path)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789-"
+    if len(value) > _HOSTNAME_LETTERS or not all(c in letters for c in value.lower()):
+        raise ConfigError(
+            "%s: expected at most %d letters, digits and hyphens, got %s"
+            % (path, _HOSTNAME_LETTERS, show(value))
+        )
+
+
+def _watchdog(value, path):
+    check_number(value, 0, 3600, path)
+    if 0 < value < _SHORTEST_WATCHDOG:
+        raise ConfigError(
+            "%s: %d, expected 0 or at least %d seconds" % (path, value, _SHORTEST_WATCHDOG)
+        )
 
 
 def _list(value, path):
@@ -124,6 +164,17 @@ _BINDING = (
     ("routing_key", check_text, ""),
     ("arguments", _headers, {}),
 )
+_WIFI = (
+    ("ssid", _ssid, REQUIRED),
+    ("password", _wifi_password, ""),
+    ("country", _country, ""),
+    ("power_save", "none performance powersave", "performance"),
+    ("hostname", _hostname, ""),
+)
+_CLOCK = (
+    ("server", check_name, "pool.ntp.org"),
+    ("interval", range(60, 604801), 3600),
+)
 _CONFIGURATION = (
     ("device", check_short_name, "amqp-lite"),
     ("profile", _profile, "linux"),
@@ -137,6 +188,10 @@ _CONFIGURATION = (
     ("queues", [_QUEUE], ()),
     ("bindings", [_BINDING], ()),
     ("bridges", _list, ()),  # see bridge/settings.py
+    # What firmware/main.py does with a board:
+    ("wifi", {None: _WIFI}, None),
+    ("clock", {None: _CLOCK}, {}),
+    ("watchdog", _watchdog, 30),
 )
 
 

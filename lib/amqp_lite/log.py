@@ -15,6 +15,7 @@ NAMES = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 
 class Log:
     def __init__(self):
+        self.sink = None  # called with each line: where it outlives the program, on a board
         self.configure("info", 16)
 
     def configure(self, name, lines):
@@ -31,6 +32,8 @@ class Log:
         if self._recent:
             self._recent[self._next] = line
             self._next = (self._next + 1) % len(self._recent)
+        if self.sink is not None:
+            self.sink(line)
         print(line)
 
     def debug(self, text, *arguments):

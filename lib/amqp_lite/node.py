@@ -7,9 +7,11 @@ node.run()                       # or: while True: node.step(100)   or: await no
 """
 
 from . import __version__
-from .compat import heap_free, print_error, ticks_ms, unload
+from .compat import const, heap_free, print_error, ticks_diff, ticks_ms, unload
 from .errors import ConfigError
 from .log import log
+
+_LONGEST_COMMIT_MS = const(5000)
 
 
 class Node:
@@ -74,6 +76,15 @@ class Node:
         """Hang up on everybody, stop listening, and make safe what is in the store."""
         self.reactor.close()
         self.broker.store.close()
+
+    def is_well(self):
+        """Whether the store answers: it has not failed, and no commit waits longer than 5 s."""
+        broker = self.broker
+        if broker.store.broken:
+            return False
+        if broker.committed:
+            return True
+        return ticks_diff(broker.now, broker.store.appended_at) < _LONGEST_COMMIT_MS
 
     # --- for code on the same machine ---
 

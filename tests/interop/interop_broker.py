@@ -136,7 +136,7 @@ def start_micropython(directory, micropython, heap=PICO_W_HEAP, changes=()):
     config = directory / "config.json"
     config.write_text(json.dumps(settings))
     command = [micropython, "-X", "heapsize=" + heap, "firmware/main.py", str(config)]
-    path = {"MICROPYPATH": "lib:.frozen"}
+    path = {"MICROPYPATH": "lib:.:.frozen"}
     return _start("micropython", command, directory, Limits.of_profile(numbers), path)
 
 

@@ -6,6 +6,7 @@ from amqp_lite.access import Access
 from amqp_lite.config import check_room, load
 from amqp_lite.errors import ConfigError
 from amqp_lite.limits import complete
+from amqp_lite.store.open import open_device
 
 HASH = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
 
@@ -128,6 +129,29 @@ def test_arguments_the_broker_honours_are_kept():
     assert load(exchange(arguments=arguments))["exchanges"][0]["arguments"] == arguments
     arguments = {"x-match": "any", "kind": "alarm", "level": 3, "new": True, "place": None}
     assert load(binding(arguments=arguments))["bindings"][0]["arguments"] == arguments
+
+
+def test_what_a_board_does_besides_has_defaults():
+    settings = load()
+    assert settings["wifi"] is None and settings["watchdog"] == 30
+    assert settings["clock"] == {"server": "pool.ntp.org", "interval": 3600}
+    assert load({"clock": None})["clock"] is None
+    assert load({"clock": {"server": "10.0.0.1"}})["clock"]["interval"] == 3600
+    assert load({"watchdog": 0})["watchdog"] == 0
+    assert load({"wifi": {"ssid": "home"}})["wifi"] == {
+        "ssid": "home", "password": "", "country": "", "power_save": "performance",
+        "hostname": "",
+    }  # fmt: skip
+    wifi = {
+        "ssid": "x" * 32, "password": "12345678", "country": "DE", "power_save": "none",
+        "hostname": "Edge-1",
+    }  # fmt: skip
+    assert load({"wifi": wifi})["wifi"] == wifi
+
+
+def test_the_store_can_be_whatever_the_board_has():
+    store = {"kind": "board", "size": 262144}
+    assert load({"store": store})["store"] == store
 
 
 # --- what is refused ---
@@ -376,3 +400,52 @@ def test_a_bridge_that_does_not_fit_a_boards_heap():
         assert str(refused).startswith("profile.heap: 50000 octets, but "), refused
     else:
         raise AssertionError("not refused")
+
+
+# --- boards ---
+
+
+def wifi_error(**fields):
+    return error({"wifi": dict({"ssid": "home"}, **fields)})
+
+
+def test_wifi():
+    assert error({"wifi": {}}) == "wifi.ssid: missing"
+    assert error({"wifi": "home"}) == 'wifi: expected an object, got "home"'
+    assert wifi_error(ssid="") == "wifi.ssid: expected a name, got an empty string"
+    assert wifi_error(ssid="\u00e4" * 17) == "wifi.ssid: more than 32 octets"
+    # The password is not repeated: the line may end in a log.
+    for password in ("1234567", "x" * 64):
+        assert wifi_error(password=password) == (
+            "wifi.password: expected 8 to 63 octets, or none for an open network"
+        )
+    for country in ("de", "DEU", "D1", "D"):
+        assert wifi_error(country=country).startswith("wifi.country: expected two letters")
+    assert wifi_error(power_save="max") == (
+        'wifi.power_save: expected none or performance or powersave, got "max"'
+    )
+    for hostname in ("edge 1", "x" * 33, "edge_1", "\u00e4"):
+        assert wifi_error(hostname=hostname).startswith("wifi.hostname: expected at most 32 let")
+    assert "pasword" in wifi_error(pasword="") and "password" in wifi_error(pasword="")
+
+
+def test_clock_and_watchdog():
+    assert error({"clock": True}).startswith("clock: expected an object")
+    assert error({"clock": {"server": ""}}).startswith("clock.server: expected a name")
+    assert error({"clock": {"interval": 5}}) == "clock.interval: 5 is not in 60 to 604800"
+    assert error({"watchdog": 14}) == "watchdog: 14, expected 0 or at least 15 seconds"
+    assert error({"watchdog": 3601}) == "watchdog: 3601 is not in 0 to 3600"
+    assert error({"watchdog": None}).startswith("watchdog: expected a whole number")
+
+
+def test_the_store_of_a_board():
+    assert error({"store": {"kind": "board"}}) == "store.size: missing"
+    assert error({"store": {"kind": "board", "size": 200000}}) == (
+        "store.size: 200000 is not a multiple of 32768"
+    )
+    try:
+        open_device({"kind": "board", "size": 262144}, "store")
+    except ConfigError as refused:
+        assert str(refused).startswith('store.kind: "board" means something to firmware/main.py')
+    else:
+        raise AssertionError("it was opened")

@@ -901,7 +901,7 @@ def test_open_file_and_segments():
 
 def test_settings_that_cannot_be():
     assert refused([]) == "store: expected an object, got []"
-    kinds = "store.kind: expected file or segments or flash or partition, got "
+    kinds = "store.kind: expected file or segments or flash or partition or board, got "
     assert refused({}) == kinds + "null"
     assert refused({"kind": "ram"}) == kinds + '"ram"'
     assert refused({"kind": []}) == kinds + "[]"

@@ -97,7 +97,7 @@ class Edge:
         else:
             command = [interop_broker.find_micropython(), "-X"]
             command += ["heapsize=" + interop_broker.PICO_W_HEAP, "firmware/main.py", str(config)]
-            environment["MICROPYPATH"] = "%s:.frozen" % self.lib
+            environment["MICROPYPATH"] = "%s:%s:.frozen" % (self.lib, ROOT)
         begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(

@@ -91,7 +91,7 @@ class Durable(Definitions):
         self._clock_order = 0  # place of its record
         self._clock_slot = 0
         self._expiring = False  # there may be messages with a time to live
-        self._appended_at = 0  # ticks of the oldest append that is not committed
+        self.appended_at = 0  # ticks of the oldest append that is not committed
         self._settled_at = 0  # ticks of the oldest settled one that is not marked
         self._orphans = {}  # number of a queue without a definition -> [messages, octets]
         self._ahead = 0  # records that went ahead of the backlog of a queue: their places
@@ -238,8 +238,8 @@ class Durable(Definitions):
         return stored
 
     def _was_appended(self):
-        if not self._appended_at:
-            self._appended_at = self._broker.now or 1
+        if not self.appended_at:
+            self.appended_at = self._broker.now or 1
 
     def _put_octets(self, pool, message, position, n):
         """Write *n* octets of *message* in the pool from *position* to the record begun."""
@@ -621,10 +621,10 @@ class Durable(Definitions):
     def commit(self):
         """Make everything appended so far safe. True when it is."""
         if self.broken or not self.ring.uncommitted:
-            self._appended_at = 0
+            self.appended_at = 0
             return True  # what was lost is told by broker.failures, and nothing is taken any more
         wait = self._gather_ms
-        if wait and ticks_diff(self._broker.now, self._appended_at) < wait:
+        if wait and ticks_diff(self._broker.now, self.appended_at) < wait:
             return False
         return self._commit()
 
@@ -635,7 +635,7 @@ class Durable(Definitions):
     def _commit(self):
         try:
             if self.ring.commit():
-                self._appended_at = 0
+                self.appended_at = 0
                 return True
         except OSError as error:
             log.error("store: %s", error)

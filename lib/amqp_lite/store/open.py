@@ -5,6 +5,7 @@
     {"kind": "segments", "path", "size"}   a folder, on any file system
     {"kind": "flash", "start", "size"}     RP2: octets of flash behind the file system
     {"kind": "partition", "label"}         ESP32
+    {"kind": "board", "size"}              what the board has of them: firmware/main.py asks it
 
 Sizes are octets.
 """
@@ -22,8 +23,9 @@ _KEYS = {
     "segments": (("path", "size"), ()),
     "flash": (("start", "size"), ()),
     "partition": (("label",), ()),
+    "board": (("size",), ()),
 }
-_SECTOR = {"file": 65536, "segments": 32768, "flash": 4096}  # octets
+_SECTOR = {"file": 65536, "segments": 32768, "flash": 4096, "board": 32768}  # octets
 _PAGE = const(4096)  # octets, of a file
 _FEWEST = const(4)  # sectors a ring needs
 _MOST = const(65535)
@@ -37,7 +39,8 @@ def check_store(settings, path):
     kind = settings.get("kind")
     if not isinstance(kind, str) or kind not in _KEYS:
         raise ConfigError(
-            "%s.kind: expected file or segments or flash or partition, got %s" % (path, show(kind))
+            "%s.kind: expected file or segments or flash or partition or board, got %s"
+            % (path, show(kind))
         )
     required, optional = _KEYS[kind]
     check_keys(settings, ("kind",) + required + optional, path)
@@ -76,6 +79,11 @@ def open_device(settings, path):
     Raises ConfigError when it cannot be used here.
     """
     kind = settings["kind"]
+    if kind == "board":
+        raise ConfigError(
+            '%s.kind: "board" means something to firmware/main.py only, expected file or segments'
+            % path
+        )
     if kind == "flash":
         return _open_flash(settings, path)
     if kind == "partition":

@@ -1,0 +1,38 @@
+"""A firmware with all of this inside: its code stays in flash and leaves the heap to messages.
+
+With the sources of MicroPython 1.26 or newer, and what their ports/rp2/README.md asks for, there
+in ports/rp2:
+
+    make BOARD=RPI_PICO_W submodules all FROZEN_MANIFEST=<absolute path of this file>
+
+and build-RPI_PICO_W/firmware.uf2 is what goes onto the board; in ports/esp32 it is
+BOARD=ESP32_GENERIC. Such a board needs its config.json and no other file. MicroPython prefers what
+is inside to /lib, and also to the boot.py and main.py of the file system; /amqp_lite and /board
+come before it, to try a change.
+"""
+
+import os
+
+# What MicroPython itself puts into a firmware for this board.
+try:
+    include("$(BOARD_DIR)/manifest.py")  # noqa: F821
+except Exception:  # it has none of its own
+    include("$(PORT_DIR)/boards/manifest.py")  # noqa: F821
+
+_NEVER = ("compat_cpython.py", "compat_tls_cpython.py", "linux")
+
+
+def _files(top):
+    """The modules in the folder *top* that a board may import."""
+    for folder, folders, names in os.walk(top):
+        folders[:] = sorted(set(folders) - set(_NEVER))
+        for name in sorted(set(names) - set(_NEVER)):
+            if name.endswith(".py"):
+                yield os.path.relpath(os.path.join(folder, name), top)
+
+
+# opt=3: without assertions and line numbers.
+package("amqp_lite", files=_files("../lib/amqp_lite"), base_path="../lib", opt=3)  # noqa: F821
+package("board", files=_files("../board"), base_path="..", opt=3)  # noqa: F821
+module("boot.py", opt=3)  # noqa: F821
+module("main.py", opt=3)  # noqa: F821

@@ -1,0 +1,380 @@
+"""`amqp-lite deploy`: put the library, its configuration and the programs around it on a board.
+
+The tree on the board is the one in the repository, compiled: /lib/amqp_lite, /lib/board, /boot.py,
+/main.py, /config.json and, if the user has one, /app.py. Only what changed is copied, each file
+under a temporary name until its hash was verified. Nothing else on the board is touched.
+
+While files are copied there is no /main.py, so that a board which was left half-way does not
+start. Deploying again finishes it.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+
+import amqp_lite
+from amqp_lite import __version__
+from amqp_lite.errors import ConfigError
+
+from . import inplace
+from .compile import compile_all, find_compiler, why_not
+from .config import for_board
+from .connection import TEMPORARY, BoardError, open_board
+from .errors import CommandError
+from .files import complete_config, folder, parse_config, read_profile, read_text
+from .names import shorten
+from .progress import open_progress
+from .reset import await_broker
+
+_OLDEST = (1, 24)  # MicroPython
+_LIBRARY = "/lib/amqp_lite"
+_BOARD = "/lib/board"
+_MAIN = "/main.py"
+_MAIN_OFF = "/main.off"  # its name while files are copied
+_BOOT = "/boot.py"
+_CONFIG = "/config.json"
+_OLD_CONFIG = "/config.old.json"
+_APP = "/app.py"
+_RING = "/ring"
+_ELSEWHERE = ("compat_cpython.py", "compat_tls_cpython.py")  # modules no board ever loads
+_FOLDER_BLOCKS = 2  # that littlefs takes for one
+_LOOK_S = 60  # of silence while the board computes hashes
+
+# The files in our folders, and those named: a line of JSON for each, [path, octets, SHA-256].
+_LOOK = """
+import hashlib, json, os
+buf = bytearray(512)
+def look(path):
+    try:
+        size = os.stat(path)[6]
+        h = hashlib.sha256()
+        with open(path, "rb") as f:
+            while 1:
+                n = f.readinto(buf)
+                if not n: break
+                h.update(buf if n == 512 else memoryview(buf)[:n])
+        print(json.dumps([path, size, "".join("%%02x" %% n for n in h.digest())]))
+    except OSError:
+        pass
+def walk(folder):
+    try:
+        rows = list(os.ilistdir(folder))
+    except OSError:
+        return
+    print(json.dumps([folder, 0, ""]))
+    for row in rows:
+        path = folder + "/" + row[0]
+        if row[1] == 0x4000: walk(path)
+        else: look(path)
+for path in %r: walk(path)
+for path in %r: look(path)
+"""
+_HEAD = """
+try:
+    with open(%r, "rb") as f: print(f.read(%d).hex())
+except OSError:
+    print()
+"""
+_SIZE = """
+import os
+size = 0
+try:
+    for row in os.ilistdir(%r): size += row[3]
+except OSError:
+    pass
+print(size)
+"""
+_RENAME = """
+import os
+try:
+    os.rename(%(old)r, %(new)r)
+except OSError:
+    try:
+        os.remove(%(new)r)
+    except OSError:
+        pass
+    os.rename(%(old)r, %(new)r)
+"""
+_REMOVE = """
+import os
+for path in %r: os.remove(path)
+for path in %r:
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass
+"""
+
+
+def do_deploy(args):
+    app = None if args.app is None else read_text(args.app).encode()
+    given = None
+    if args.config is not None:
+        given = args.config, parse_config(read_text(args.config), args.config)
+    sys.stdout.reconfigure(line_buffering=True)
+    with open_board(args.port) as board:
+        print(f"{board.port}: what runs there is interrupted")
+        board.interrupt()
+        try:
+            wanted, there = _plan(board, args, given, app)
+        except CommandError:
+            board.restart()  # nothing was written: it goes on as before
+            raise
+        _bring(board, wanted, there)
+        if args.no_reset:
+            print("not reset: what was deployed does not run yet")
+            return
+        board.reset()
+        await_broker(board)
+
+
+def _plan(board, args, given, app):
+    """What should be on the board, octets by path in the order to write them; what is there.
+
+    Raises CommandError when it cannot be, or has no room.
+    """
+    facts = board.facts()
+    name = args.board or facts["board"]
+    print(
+        f"{facts['machine']}, MicroPython {facts['version']}, {facts['fs_free']:,} of"
+        f" {facts['fs']:,} octets free"
+    )
+    if tuple(map(int, facts["version"].split(".")[:2])) < _OLDEST:
+        raise CommandError(
+            f"MicroPython {facts['version']} is too old, it takes {_OLDEST[0]}.{_OLDEST[1]}"
+        )
+    settings = _settings(board, given, name)
+    wanted = {}
+    if facts["frozen"]:
+        _check_frozen(facts)
+    else:
+        wanted = _library(board, name, facts, settings[0], args.py)
+    if app is not None:
+        wanted[_APP] = app
+    wanted[_CONFIG] = for_board(*settings).encode()
+    for path in (_BOOT, _MAIN):
+        wanted[path] = _octets(os.path.join(folder("firmware"), path[1:]))
+    there = _look(board, wanted)
+    _check_room(board, facts, settings[0], wanted, there)
+    return wanted, there
+
+
+def _check_frozen(facts):
+    """Raises CommandError when the firmware brings another version; it comes before /lib."""
+    if facts["amqp_lite"] != __version__:
+        raise CommandError(
+            f"its firmware brings amqp_lite {facts['amqp_lite']}, and this is {__version__}:"
+            " flash one with this version, or one without"
+        )
+    print(f"amqp_lite {__version__} is part of its firmware: the library is not copied")
+
+
+# -- what should be there --------------------------------------------------------------------
+
+
+def _library(board, name, facts, settings, as_source):
+    """The library, and board/ for the board *name*: octets by path on the board."""
+    sources = dict(_modules(os.path.dirname(amqp_lite.__file__), _LIBRARY))
+    sources.update(_modules(folder("board"), _BOARD, name))
+    compiler = find_compiler()
+    reason = "" if as_source else why_not(compiler, facts)
+    if reason:
+        print(f"as .py, which takes the board longer and more heap at its start: {reason}")
+    if as_source or reason:
+        return {path: _octets(source) for path, source in sources.items()}
+    modules = [_module(path) for path in sources]
+    texts = {module: read_text(here) for module, here in zip(modules, sources.values())}
+    named = [path[len("/lib/") :] for path in sources]
+    sources_short = list(zip(shorten(texts).values(), named))
+    octets = compile_all(compiler, sources_short, facts["architecture"])
+    files = {path[: -len(".py")] + ".mpy": data for path, data in zip(sources, octets)}
+    if name == "pico_w":
+        names = inplace.order(texts, inplace.needed(settings))
+        head = bytes.fromhex(board.run(_HEAD % (inplace.PATH, inplace.HEAD)))
+        files[inplace.PATH] = inplace.build(dict(zip(modules, octets)), names, head)
+    return files
+
+
+def _module(path):
+    """The name of the module that is at *path* on the board."""
+    name = path[len("/lib/") : -len(".py")].replace("/", ".")
+    return name[: -len(".__init__")] if name.endswith(".__init__") else name
+
+
+def _modules(top, to, board=None):
+    """(path on the board, path here) of the modules in the folder *top*.
+
+    board  of its folders only the one with this name; None: all
+    """
+    for here, folders, names in os.walk(top):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        if board is not None and here == top:
+            folders[:] = [name for name in folders if name == board]
+        where = "/".join([to, *os.path.relpath(here, top).split(os.sep)]).replace("/.", "")
+        for name in sorted(names):
+            if name.endswith(".py") and name not in _ELSEWHERE:
+                yield f"{where}/{name}", os.path.join(here, name)
+
+
+def _settings(board, given, name):
+    """The configuration for the board *name*, complete, and its profile. Raises CommandError.
+
+    given  (where it is from, settings); None: those that are on the board
+    """
+    source, settings = given or _settings_there(board)
+    settings = {key: value for key, value in settings.items() if key != "checked"}
+    profile = settings.get("profile")
+    if isinstance(profile, dict):
+        # Numbers this version has and the one that completed the configuration had not.
+        settings["profile"] = {**read_profile(name), **profile}
+    else:
+        if profile not in (None, name):
+            print(f"{source}: the profile is '{name}' here, not '{profile}'")
+        settings["profile"] = name
+    try:
+        return complete_config(settings)
+    except (ConfigError, CommandError) as error:
+        raise CommandError(f"{source}: {error}") from None
+
+
+def _settings_there(board):
+    for path in (_CONFIG, _OLD_CONFIG):
+        source = f"{path} on the board"
+        try:
+            return source, parse_config(board.read(path).decode("utf-8", "replace"), source)
+        except BoardError:
+            pass  # the other may be there
+    raise CommandError("the board has no configuration yet: give one with --config")
+
+
+def _octets(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from None
+
+
+# -- what is there ---------------------------------------------------------------------------
+
+
+def _look(board, wanted):
+    """What is on the board of ours, also as it was left half-way: {path: (octets, SHA-256)}.
+
+    Folders are there with (0, "").
+    """
+    single = [path for path in wanted if not _is_in_our_folders(path)]
+    named = [_MAIN_OFF, *single, *(path + TEMPORARY for path in single)]
+    text = board.run(_LOOK % ([_LIBRARY, _BOARD], sorted(set(named))), _LOOK_S)
+    return {path: (size, digest) for path, size, digest in map(json.loads, text.splitlines())}
+
+
+def _is_in_our_folders(path):
+    return path.startswith((_LIBRARY + "/", _BOARD + "/"))
+
+
+def _changed(wanted, there):
+    """The paths to write, and those to remove: of our modules, and of what was left half-way."""
+    copies = [
+        path for path, octets in wanted.items()
+        if there.get(path, (0, ""))[1] != hashlib.sha256(octets).hexdigest()
+    ]  # fmt: skip
+    stale = [
+        path for path, (_, digest) in there.items()
+        if digest and path not in wanted
+        and (path in (_MAIN_OFF, inplace.PATH) or path.endswith((TEMPORARY, ".py", ".mpy")))
+    ]  # fmt: skip
+    return copies, stale
+
+
+def _check_room(board, facts, settings, wanted, there):
+    """Raises CommandError when the file system would be full before the end."""
+    block = facts["block"]
+
+    def blocks(octets):
+        return -(-octets // block)
+
+    copies, stale = _changed(wanted, there)
+    free = facts["fs_free"] // block + sum(blocks(there[path][0]) for path in stale)
+    folders = {path.rpartition("/")[0] for path in copies} - set(there)
+    free -= _FOLDER_BLOCKS * len(folders)
+    least = free
+    for path in copies:
+        free -= blocks(len(wanted[path]))
+        least = min(least, free)  # the old file goes when the new one is whole
+        if path != _CONFIG:
+            free += blocks(there.get(path, (0, ""))[0])
+    if least < 0:
+        needed = sum(blocks(len(wanted[path])) for path in copies) * block
+        raise CommandError(
+            f"too little space on the board: {-least * block:,} octets more than it has free"
+            f" are needed to write {needed:,}"
+        )
+    store = settings["store"]
+    if store is not None and store["kind"] in ("segments", "board"):
+        ring = store["size"] - int(board.run(_SIZE % store.get("path", _RING)))
+        if ring > free * block:
+            print(
+                f"attention: the ring may grow by {ring:,} octets, and {free * block:,} are free"
+                " for it if it lives in the file system"
+            )
+
+
+# -- from here to there ----------------------------------------------------------------------
+
+
+def _bring(board, wanted, there):
+    """Make the files on the board what is *wanted*."""
+    copies, stale = _changed(wanted, there)
+    if not copies and not stale:
+        print(f"all {len(wanted)} files are there already")
+        return
+    start = time.monotonic()
+    is_first = _LIBRARY not in there
+    is_off = _MAIN in there and (stale or copies != [_MAIN])
+    if is_off:
+        _rename(board, _MAIN, _MAIN_OFF)
+        stale = [path for path in stale if path != _MAIN_OFF]
+    if stale:
+        _remove(board, stale, wanted, there)
+    octets = sum(len(wanted[path]) for path in copies)
+    progress = open_progress(octets, len(copies))
+    for path in copies:
+        if path == _CONFIG and path in there:
+            _rename(board, path, _OLD_CONFIG)
+        if path == _BOOT and path in there and is_first:
+            _keep(board, path, "/boot.old.py")
+        progress.begin(path, len(wanted[path]))
+        board.write(path, wanted[path], progress.add)
+    if is_off:
+        if _MAIN not in copies:
+            _rename(board, _MAIN_OFF, _MAIN)
+        elif is_first:
+            _keep(board, _MAIN_OFF, "/main.old.py")
+        else:
+            _remove(board, [_MAIN_OFF], wanted, {})
+    progress.end()
+    print(
+        f"{len(copies)} of {len(wanted)} files copied and verified, {octets:,} octets in"
+        f" {time.monotonic() - start:.1f} s" + (f", {len(stale)} removed" if stale else "")
+    )
+
+
+def _keep(board, path, to):
+    """Before the first deployment this was the user's."""
+    _rename(board, path, to)
+    print(f"what was there before is {to} now")
+
+
+def _rename(board, old, new):
+    board.run(_RENAME % {"old": old, "new": new})
+
+
+def _remove(board, stale, wanted, there):
+    """Remove the files *stale*, and the folders that are empty then."""
+    folders = [path for path, (_, digest) in there.items() if not digest]
+    empty = [name for name in folders if not any(path.startswith(name + "/") for path in wanted)]
+    board.run(_REMOVE % (stale, sorted(empty, reverse=True)))
+

@@ -1,0 +1,166 @@
+"""What a board does by itself when the power comes, what it serves, and what that costs."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import pika
+import pytest
+from board_client import Consumer, Publisher
+from emulated import PORT
+
+import wire
+
+PERSISTENT = 2
+
+
+def test_it_starts_by_itself_and_joins_the_network(make_board, report):
+    board = make_board().on(serves=False)
+    with _knocking(board):
+        first = board.event("accept", 60)
+    board.wait_for("wifi: joined any as 10.0.0.2")
+    assert first["port"] == PORT
+    cycles, seconds = first["cycles"], first["guest_seconds"]
+    report(
+        "power on to the first accept",
+        f"{seconds:.2f} s at 125 MHz, {cycles / 1e6:.0f} million cycles of them executed"
+        " (joining a real network takes longer)",
+        seconds=seconds, cycles=cycles,
+    )  # fmt: skip
+    with board.channel() as channel:
+        assert channel.is_open
+    begin = board.mark()
+    board.tool("reset")
+    board.wait_until_serving(begin)
+    with board.channel() as channel:
+        assert channel.is_open
+
+
+@contextlib.contextmanager
+def _knocking(board):
+    """Somebody tries to connect, again and again."""
+    stop = threading.Event()
+
+    def knock():
+        while not stop.wait(0.02):
+            with contextlib.suppress(OSError), socket.socket() as door:
+                door.settimeout(0.2)
+                door.connect((board.host, board.port))
+                door.recv(1)
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_client_publishes_and_consumes(board):
+    bodies = [b"%d " % number * (number + 1) for number in range(20)]
+    with board.channel() as channel:
+        for number, body in enumerate(bodies):
+            properties = pika.BasicProperties(
+                delivery_mode=PERSISTENT, message_id=str(number), headers={"number": number}
+            )
+            channel.basic_publish("telemetry", f"room.{number}", body, properties)
+    found = []
+    with board.channel() as channel:
+        for method, properties, body in channel.consume("telemetry", inactivity_timeout=5):
+            found.append((method.routing_key, properties.message_id, properties.headers, body))
+            channel.basic_ack(method.delivery_tag)
+            if len(found) == len(bodies):
+                break
+        channel.cancel()
+    assert found == [
+        (f"room.{number}", str(number), {"number": number}, body)
+        for number, body in enumerate(bodies)
+    ]
+
+
+def test_it_knows_the_time(board):
+    deadline = time.monotonic() + 20
+    while not board.status()["board"]["clock"]["is_set"]:
+        assert time.monotonic() < deadline, board.status()["board"]["clock"]
+        time.sleep(0.2)
+    clock = board.status()["board"]["clock"]
+    assert abs(clock["now"] - time.time()) < 10, clock
+
+
+def test_heap(board, report):
+    start = _heap(board)
+    with board.channel() as channel:
+        connected = _heap(board)
+        lowest = connected
+        for size in (1, 300, 4000, 300, 1):
+            for _ in range(5):
+                body = bytes(size)
+                channel.basic_publish("telemetry", "room", body, pika.BasicProperties("x/y", None, {}, PERSISTENT))
+                method, _, got = channel.basic_get("telemetry")
+                assert got == body
+                channel.basic_ack(method.delivery_tag)
+            lowest = min(lowest, board.status()["heap_free"])
+        with board.channel(), board.channel():  # as many as the profile has
+            lowest = min(lowest, board.status()["heap_free"])
+    report(
+        "heap free",
+        f"{start:,} octets after start, {connected:,} after the first connection, "
+        f"{lowest:,} lowest seen (garbage not collected yet included)",
+        start=start, connected=connected, lowest=lowest,
+    )  # fmt: skip
+    assert lowest > 2000
+
+
+def _heap(board):
+    return max(board.status()["heap_free"] for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "size, mode, count", [(64, None, 200), (256, None, 200), (64, PERSISTENT, 150), (256, PERSISTENT, 150)]
+)
+def test_messages_per_second(size, mode, count, make_board, settings, report):
+    board = make_board().on()
+    publisher = Publisher(board, window=12)
+    consumer = Consumer(board, "telemetry", prefetch=16)
+    body = bytes(range(256))[:size]
+    properties = wire.properties(delivery_mode=mode)
+    message = wire.publish(1, "telemetry", "room.temperature", body, properties)
+    _pump(publisher, consumer, message, body, 20)  # what is imported late is there
+    span = board.span()
+    _pump(publisher, consumer, message, body, count)
+    span.end()
+    each = span.busy_s / count
+    kind = "durable" if mode else "transient"
+    report(
+        f"{kind}, {size} octets",
+        f"{count / span.seconds:.0f} messages/s published, confirmed, delivered and acknowledged; "
+        f"the CPU is busy {each * 1000:.1f} ms for each ({span.cycles / count / 1e6:.2f} million "
+        f"cycles): {1 / each:.0f}/s at most"
+        + (f"; {span.programs / count:.1f} flash programs, {span.erases / count:.2f} erases each" if mode else ""),
+        kind=kind, size=size, per_second=count / span.seconds, most=1 / each,
+        cycles=span.cycles / count, programs=span.programs / count, erases=span.erases / count,
+    )  # fmt: skip
+    if not mode:
+        assert (span.programs, span.erases) == (0, 0)
+
+
+def _pump(publisher, consumer, message, body, count):
+    """*count* messages through the queue, as fast as the board takes them."""
+    sent = received = 0
+    deadline = time.monotonic() + 100
+    while received < count or publisher.waiting:
+        assert time.monotonic() < deadline, (sent, received, publisher.waiting)
+        room = min(publisher.room(), count - sent)
+        if room:
+            publisher.publish(*[(None, message)] * room)
+            sent += room
+        publisher.settle(0.001)
+        got = consumer.deliveries(0.001)
+        for tag, _, found in got:
+            assert found == body
+        if got:
+            received += len(got)
+            consumer.acknowledge(got[-1][0], multiple=1)
+    assert not publisher.refused
