@@ -8,7 +8,7 @@ from .errors import CommandError
 
 _SERVE_S = 60  # from a reset until it has to serve
 _QUIET_S = 5  # without a line, before it is asked
-_FAILED_S = 3  # without a line, after a traceback
+_FAILED_S = 3  # from a traceback until it has to serve
 
 
 def do_reset(args):
@@ -27,7 +27,7 @@ def await_broker(board):
     """
     deadline = time.monotonic() + _SERVE_S
     heard = time.monotonic()
-    failed = False
+    failed = None
     while time.monotonic() < deadline:
         for line in board.lines(0.2):
             heard = time.monotonic()
@@ -36,9 +36,10 @@ def await_broker(board):
                 return
             if line.startswith("MicroPython v"):  # its REPL: main.py came to an end
                 raise CommandError(f"{board.port}: the broker did not start", 1)
-            failed = failed or line.startswith("Traceback")
+            if failed is None and line.startswith("Traceback"):
+                failed = heard
         quiet = time.monotonic() - heard
-        if failed and quiet > _FAILED_S:
+        if failed is not None and time.monotonic() - failed > _FAILED_S:
             raise CommandError(f"{board.port}: the broker did not start", 1)
         if quiet > _QUIET_S:
             # The first lines can be lost while a board with its own USB is found again.

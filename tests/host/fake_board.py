@@ -40,7 +40,7 @@ _NOISE = b"\xff\x00\xfe noise \x80"
 # Runs the code it gets, as octets behind their length. It says Ctrl-D when it has all of it, and
 # when it has run Ctrl-D, traceback, Ctrl-D.
 _PROGRAM = """
-import io, os, struct, sys, vfs
+import io, os, struct, sys, time, vfs
 root, free, frozen, version = sys.argv[1:]
 vfs.umount("/")
 vfs.mount(vfs.VfsPosix(root), "/")
@@ -102,7 +102,9 @@ def turn():
     real_sys.stdout.write("\\x04")
     try:
         exec(str(code, "utf-8"), names)
-    except SystemExit:
+    except SystemExit as end:
+        if end.args and end.args[0]:
+            time.sleep(3)  # as a board waits before it starts again
         raise
     except BaseException as e:
         text = io.StringIO()
