@@ -66,8 +66,8 @@ class Board:
         Raises PowerCut when one of the options says so.
         """
         self._begin = self._printed()
-        command = [sys.executable, str(EMULATOR), "--flash", str(self.flash), *_MODEL, *self._allow]
-        command += ["--console-tcp", "0", "--console-log", str(self._console_log)]
+        command = [sys.executable, str(EMULATOR), "--flash", str(self.flash), *_MODEL]
+        command += [*self._allow, "--console-tcp", "0", "--console-log", str(self._console_log)]
         command += ["--forward", f"0:{PORT}", *map(str, options)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._events = []

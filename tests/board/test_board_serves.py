@@ -97,7 +97,8 @@ def test_heap(board, report):
         for size in (1, 300, 4000, 300, 1):
             for _ in range(5):
                 body = bytes(size)
-                channel.basic_publish("telemetry", "room", body, pika.BasicProperties("x/y", None, {}, PERSISTENT))
+                properties = pika.BasicProperties("x/y", None, {}, PERSISTENT)
+                channel.basic_publish("telemetry", "room", body, properties)
                 method, _, got = channel.basic_get("telemetry")
                 assert got == body
                 channel.basic_ack(method.delivery_tag)
@@ -118,7 +119,8 @@ def _heap(board):
 
 
 @pytest.mark.parametrize(
-    "size, mode, count", [(64, None, 200), (256, None, 200), (64, PERSISTENT, 150), (256, PERSISTENT, 150)]
+    "size, mode, count",
+    [(64, None, 200), (256, None, 200), (64, PERSISTENT, 150), (256, PERSISTENT, 150)],
 )
 def test_messages_per_second(size, mode, count, make_board, settings, report):
     board = make_board().on()
@@ -133,12 +135,13 @@ def test_messages_per_second(size, mode, count, make_board, settings, report):
     span.end()
     each = span.busy_s / count
     kind = "durable" if mode else "transient"
+    flash = f"{span.programs / count:.1f} flash programs, {span.erases / count:.2f} erases each"
     report(
         f"{kind}, {size} octets",
         f"{count / span.seconds:.0f} messages/s published, confirmed, delivered and acknowledged; "
         f"the CPU is busy {each * 1000:.1f} ms for each ({span.cycles / count / 1e6:.2f} million "
         f"cycles): {1 / each:.0f}/s at most"
-        + (f"; {span.programs / count:.1f} flash programs, {span.erases / count:.2f} erases each" if mode else ""),
+        + (f"; {flash}" if mode else ""),
         kind=kind, size=size, per_second=count / span.seconds, most=1 / each,
         cycles=span.cycles / count, programs=span.programs / count, erases=span.erases / count,
     )  # fmt: skip
@@ -158,7 +161,7 @@ def _pump(publisher, consumer, message, body, count):
             sent += room
         publisher.settle(0.001)
         got = consumer.deliveries(0.001)
-        for tag, _, found in got:
+        for _, _, found in got:
             assert found == body
         if got:
             received += len(got)

@@ -178,7 +178,7 @@ def test_the_same_file_can_be_made_again(tmp_path):
 def test_order_has_imports_first():
     sources = {
         "p": "",
-        "p.a": "from .b import x\nfrom . import c\nimport other\ndef f():\n    from . import late\n",
+        "p.a": "from .b import x\nfrom . import c\ndef f():\n    from . import late\n",
         "p.b": "from .c import y",
         "p.c": "from .a import circle",
         "p.late": "",
