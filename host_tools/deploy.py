@@ -71,11 +71,13 @@ def walk(folder):
 for path in %r: walk(path)
 for path in %r: look(path)
 """
-_HEAD = """
+_BLOCKS = """
 try:
-    with open(%r, "rb") as f: print(f.read(%d).hex())
-except OSError:
-    print()
+    import rp2
+    from board.pico_w.inplace import find_blocks
+    print(len(find_blocks(memoryview(rp2.Flash()), %r)))
+except ImportError:
+    print(0)
 """
 _SIZE = """
 import os
@@ -192,9 +194,22 @@ def _library(board, name, facts, settings, as_source):
     files = {path[: -len(".py")] + ".mpy": data for path, data in zip(sources, octets)}
     if name == "pico_w":
         names = inplace.order(texts, inplace.needed(settings))
-        head = bytes.fromhex(board.run(_HEAD % (inplace.PATH, inplace.HEAD)))
-        files[inplace.PATH] = inplace.build(dict(zip(modules, octets)), names, head)
+        files[inplace.PATH] = _in_place(board, dict(zip(modules, octets)), names)
     return files
+
+
+def _in_place(board, compiled, names):
+    """The file of byte code to run from flash: the one that is there, when it would do."""
+    try:
+        there = board.read(inplace.PATH)
+    except BoardError:
+        there = b""
+    # Blocks of an old file stay in flash for a while: a new one must not look like it.
+    same = inplace.build(compiled, names, there[: inplace.HEAD])
+    blocks = same.count(there[: inplace.HEAD])
+    if same == there and int(board.run(_BLOCKS % inplace.PATH)) == blocks:
+        return same
+    return inplace.build(compiled, names)
 
 
 def _module(path):

@@ -14,20 +14,23 @@ _STORES = {"file": "file", "flash": "device", "partition": "device"}  # else seg
 
 
 def needed(settings):
-    """What a board keeps in memory with complete *settings*: names of modules, which stand for
-    all they import, too.
+    """What a board loads with complete *settings*: names of modules, which stand for all they
+    import, too. Those it drops after its start come last.
     """
     names = ["net.reactor", "local", "status", "node"]
+    once = ["start", "declare"]
     store = settings["store"]
     if store is None:
         names.append("store.ram")
     else:
         device = _STORES.get(store["kind"], "segments")
         names += ["broker.durable", "store.ring", "store." + device]
+        once += ["store.open", "store.recovery"]
     if settings["listeners"]:
         names += ["access", "v091.channel", "v091.connection"]
     if settings["bridges"]:
-        names.append("bridge.make")
+        once.append("bridge.make")
+        names += ["bridge.client091", "bridge.downlink", "bridge.upstream", "net.caller"]
         if any(row["tls"] for row in settings["bridges"]):
             names += ["net.tls", "net.certificate", "compat_tls_micropython"]
     yield from ("amqp_lite." + name for name in names)
@@ -35,16 +38,17 @@ def needed(settings):
         if settings[name]:
             yield "board." + name
     yield from ("board.sensors", "board.console")
+    yield from ("amqp_lite." + name for name in once)
 
 
-def build(compiled, names, head=None):
+def build(compiled, names, head=b""):
     """The file for the modules *names*, in the order of their imports.
 
     compiled  .mpy files, octets by module name
-    head      of the file that is there already: if nothing else changed, all is the same. None for
-              a new one
+    head      of another file, to see whether that is the same; else none that was there before
     """
-    head = head or MAGIC + os.urandom(HEAD - len(MAGIC))
+    if len(head) < HEAD:
+        head = MAGIC + os.urandom(HEAD - len(MAGIC))
     pieces = [" ".join(names).encode()]
     for name in names:
         pieces += [code for code in functions(compiled[name]) if code not in pieces]

@@ -51,7 +51,7 @@ def _piece(at: int, code) -> int:
         p = ptr8(int(p) + n)
 
 
-def _blocks(flash, path):
+def find_blocks(flash, path):
     """By number: the addresses of the pieces of the file *path*, of the blocks it has once."""
     with open(path, "rb") as file:
         head = file.read(_HEAD)
@@ -74,7 +74,7 @@ def place(flash, path):
 
     Returns how many functions run from there. Raises OSError when there is no file.
     """
-    blocks = _blocks(flash, path)
+    blocks = find_blocks(flash, path)
     if 0 not in blocks:
         return 0
     names = blocks[0]
@@ -96,7 +96,7 @@ class _Placer:
     def __init__(self, blocks):
         self.placed = 0
         self._blocks = blocks
-        self._kinds = (type(_blocks), type(_generator))
+        self._kinds = (type(place), type(_generator))
 
     def place(self, names):
         """Place the functions and methods among the values of *names*."""

@@ -35,8 +35,8 @@ class Book:
     def __init__(self, chance):
         self._chance = chance
         self._bodies = []  # by number
-        # Confirmed, or there after a start: it has to come until it is acknowledged. A consumer may
-        # see what is not confirmed yet, and that may be gone after a cut.
+        # Confirmed, or there after a start: it has to come until it is acknowledged. A consumer
+        # may see what is not confirmed yet, and that may be gone after a cut.
         self.due = set()
         self.possible = set()  # nobody knows
         self.confirmed = 0
