@@ -96,6 +96,7 @@ class Publisher(Client):
         self.waiting = collections.OrderedDict()  # by delivery tag: what was published
         self.confirmed = []
         self.refused = []
+        self.blocked = 0  # how often it was told to wait
         self._tag = 0
 
     def publish(self, *messages):
@@ -114,6 +115,9 @@ class Publisher(Client):
         """Take the confirms that have come."""
         for _, name, payload in self.frames(seconds):
             if name == "heartbeat":
+                continue
+            if name in ("connection.blocked", "connection.unblocked"):
+                self.blocked += name == "connection.blocked"
                 continue
             assert name in ("basic.ack", "basic.nack"), (name, payload)
             tag, multiple = struct.unpack(">QB", payload[:9])
