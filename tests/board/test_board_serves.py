@@ -167,3 +167,26 @@ def _pump(publisher, consumer, message, body, count):
             received += len(got)
             consumer.acknowledge(got[-1][0], multiple=1)
     assert not publisher.refused
+
+
+def test_what_a_slow_sensor_costs(make_board, report):
+    """One message at a time, so that each one is a commit of its own, and its mark another."""
+    board = make_board().on()
+    publisher = Publisher(board, window=1)
+    consumer = Consumer(board, "telemetry", prefetch=1)
+    message = wire.publish(
+        1, "telemetry", "room.temperature", bytes(64), wire.properties(delivery_mode=PERSISTENT)
+    )
+    _pump(publisher, consumer, message, bytes(64), 5)
+    count = 20
+    span = board.span()
+    for _ in range(count):
+        _pump(publisher, consumer, message, bytes(64), 1)
+        time.sleep(1.5)
+    span.end()
+    report(
+        "durable, one every 1.5 s",
+        f"{span.programs / count:.1f} flash programs, {span.erases / count:.2f} erases each",
+        programs=span.programs / count, erases=span.erases / count,
+    )  # fmt: skip
+    assert span.erases
