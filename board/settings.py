@@ -35,5 +35,7 @@ def complete(settings, board):
         settings = load(settings)
     store = settings["store"]
     if store and store["kind"] == "board":
-        settings["store"] = board.flash(store["size"])
+        settings["store"] = own = board.flash(store["size"])
+        if own["kind"] == "segments" and "commit_ms" in store:
+            own["commit_ms"] = store["commit_ms"]
     return settings, profile

@@ -78,10 +78,16 @@ def do_new(args):
         "write": ["telemetry"],
         "read": ["all"],
     }
+    store = {"kind": "file", "path": "edge.ring", "size": 64 << 20}
+    board = {}
+    if args.profile != "linux":
+        store = {"kind": "board", "size": 256 << 10}
+        board = {"clock": {"server": "pool.ntp.org"}, "watchdog": 30}
     settings = {
         "device": "edge-1",
-        "profile": "linux",
-        "store": {"kind": "file", "path": "edge.ring", "size": 64 << 20},
+        "profile": args.profile,
+        **board,
+        "store": store,
         "log_level": "info",
         "listeners": [{"host": "0.0.0.0", "port": 5672}],
         "users": {"sensor": user},
@@ -89,6 +95,7 @@ def do_new(args):
         "queues": [{"name": "all", "arguments": {"x-max-length": 1000}}],
         "bindings": [{"source": "telemetry", "destination": "all", "routing_key": "#"}],
     }
+    complete_config(settings)
     print(json.dumps(settings, indent=2))
     print(f"The password of 'sensor' is {password}; only its hash is kept.", file=sys.stderr)
 

@@ -163,7 +163,8 @@ def _parser():
     wifi.add_argument("--hostname", metavar="NAME", help="the device's name when absent")
     budget = _command(config, "budget", "say what a profile costs", "config", "do_budget")
     budget.add_argument("--profile", metavar="NAME", default="linux")
-    _command(config, "new", "print a configuration to start from", "config", "do_new")
+    new = _command(config, "new", "print a configuration to start from", "config", "do_new")
+    new.add_argument("--profile", metavar="NAME", default="linux", help="of a board: see board/")
 
     ring = commands.add_parser("ring", help="look into a ring of durable messages")
     ring = ring.add_subparsers(metavar="COMMAND", required=True)

@@ -68,7 +68,8 @@ def test_a_consumer_that_stops_reading_costs_only_itself(make_board, settings, r
         "a consumer that does not read",
         f"{len(bodies)} messages of another one came whole and in order, {slowest:.1f} s between "
         f"two at most; the one that does not read was {'cut off' if cut else 'left waiting'}, "
-        f"{held} messages wait for it; publishers had to wait for memory {publisher.blocked} times",
+        f"{held} messages wait for it; {publisher.blocked} times the publisher had to wait for "
+        "memory",
         slowest=slowest, cut=cut, blocked=publisher.blocked,
     )  # fmt: skip
     assert cut or held
@@ -85,8 +86,8 @@ def test_a_board_that_hangs_is_reset(make_board, settings, report):
     assert board.status()["board"]["reset"] == "watchdog"
     report(
         "watchdog",
-        f"a sample that never ends: reset and serving again {seconds:.0f} s later (limit 15 s, and "
-        "the hardware's 8)",
+        f"a sample that never ends: reset and serving again {seconds:.0f} s later (limit 15 s, "
+        "and the hardware's 8)",
         seconds=seconds,
     )  # fmt: skip
 

@@ -141,8 +141,9 @@ def test_the_bill_of_a_profile_that_does_not_fit(tmp_path, monkeypatch, capsys):
 # --- new ---
 
 
-def test_a_new_configuration_is_good_and_its_password_works(tmp_path):
-    code, output, errors = run("config", "new")
+@pytest.mark.parametrize("profile", [(), ("--profile", "pico_w"), ("--profile", "esp32")])
+def test_a_new_configuration_is_good_and_its_password_works(profile, tmp_path):
+    code, output, errors = run("config", "new", *profile)
     assert code == 0
     password = re.search(r"The password of 'sensor' is (\S+);", errors)[1]
     settings = load(output)
@@ -151,6 +152,13 @@ def test_a_new_configuration_is_good_and_its_password_works(tmp_path):
     path.write_text(output)
     assert run("config", "check", path)[0] == 0
     assert json.loads(output)["exchanges"]
+    assert json.loads(output)["store"]["kind"] == ("board" if profile else "file")
+
+
+def test_a_new_configuration_for_no_board():
+    code, output, errors = run("config", "new", "--profile", "pico")
+    assert (code, output) == (2, "")
+    assert errors.startswith("amqp-lite: ") and "'pico'" in errors and errors.count("\n") == 1
 
 
 # --- complete ---

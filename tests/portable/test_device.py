@@ -11,6 +11,7 @@ from amqp_lite.store import segments
 from amqp_lite.store.device import BlockFlash, RamFlash
 from amqp_lite.store.file import FileFlash
 from amqp_lite.store.segments import SegmentFlash
+from board import settings as board_settings
 
 try:
     import vfs
@@ -897,6 +898,26 @@ def test_open_file_and_segments():
         assert isinstance(device, SegmentFlash)
         assert (device.sectors, device.sector_size, device.commit_ms) == (4, 32768, 100)
         device.close()
+        device = open_device(
+            {"kind": "segments", "path": folder + "/log", "size": 4 * 32768, "commit_ms": 5000}
+        )
+        assert device.commit_ms == 5000
+        device.close()
+
+
+def test_a_boards_store_keeps_how_long_commits_are_gathered():
+    class Board:
+        def flash(self, size):
+            return dict(self.has, size=size)
+
+    board = Board()
+    given = {"store": {"kind": "board", "size": 262144, "commit_ms": 5000}}
+    board.has = {"kind": "segments", "path": "/ring"}
+    settings, _ = board_settings.complete(dict(given), board)
+    assert settings["store"]["commit_ms"] == 5000 and settings["store"]["kind"] == "segments"
+    board.has = {"kind": "flash", "start": 0}  # there an erase is for many commits
+    settings, _ = board_settings.complete(dict(given), board)
+    assert settings["store"] == {"kind": "flash", "start": 0, "size": 262144}
 
 
 def test_settings_that_cannot_be():
@@ -924,6 +945,10 @@ def test_settings_that_cannot_be():
     assert refused(file) == 'store.size: expected a whole number, got "1 MB"'
     segments = {"kind": "segments", "path": "x", "size": 3 * 32768}
     assert refused(segments).startswith("store.size: 98304 is not in 131072 to")
+    segments = {"kind": "segments", "path": "x", "size": 4 * 32768, "commit_ms": 60001}
+    assert refused(segments) == "store.commit_ms: 60001 is not in 0 to 60000"
+    partition = {"kind": "partition", "label": "x", "commit_ms": 5}
+    assert refused(partition).startswith("store: unknown")
     try:
         open_device({"kind": "file"}, "queues[0].store")
     except ConfigError as error:

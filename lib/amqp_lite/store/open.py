@@ -7,7 +7,9 @@
     {"kind": "partition", "label"}         ESP32
     {"kind": "board", "size"}              what the board has of them: firmware/main.py asks it
 
-Sizes are octets.
+Sizes are octets. Segments, also as what a board has, take "commit_ms" as well: how long a message
+waits for others that can be made safe with it, and its confirm with it, since each time costs an
+erase.
 """
 
 import os
@@ -20,15 +22,16 @@ from .sectors import MAGIC
 # Of each kind: the keys it must have, those it may have.
 _KEYS = {
     "file": (("path", "size"), ("sector_size", "page_size")),
-    "segments": (("path", "size"), ()),
+    "segments": (("path", "size"), ("commit_ms",)),
     "flash": (("start", "size"), ()),
     "partition": (("label",), ()),
-    "board": (("size",), ()),
+    "board": (("size",), ("commit_ms",)),
 }
 _SECTOR = {"file": 65536, "segments": 32768, "flash": 4096, "board": 32768}  # octets
 _PAGE = const(4096)  # octets, of a file
 _FEWEST = const(4)  # sectors a ring needs
 _MOST = const(65535)
+_COMMIT_MS = const(60000)  # at most
 _LARGEST = const(0x3FFFFFFF)  # octets: addresses are small ints of 32 bits
 _EBUSY = const(16)
 
@@ -63,6 +66,8 @@ def check_store(settings, path):
         check_number(size, _FEWEST * sector, min(_MOST * sector, _LARGEST), path + ".size")
         if size % sector:
             raise ConfigError("%s.size: %d is not a multiple of %d" % (path, size, sector))
+    if "commit_ms" in settings:
+        check_number(settings["commit_ms"], 0, _COMMIT_MS, path + ".commit_ms")
     if kind == "flash":
         check_number(settings["start"], 0, 0x3FFFFFFF, path + ".start")
         if settings["start"] % 4096:
@@ -100,7 +105,9 @@ def open_device(settings, path):
             return FileFlash(name, size, sector, page)
         from .segments import SegmentFlash
 
-        return SegmentFlash(name, size // _SECTOR[kind])
+        device = SegmentFlash(name, size // _SECTOR[kind])
+        device.commit_ms = settings.get("commit_ms", device.commit_ms)
+        return device
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == _EBUSY:
             raise ConfigError("%s.path: %s is in use by another process" % (path, show(name)))
