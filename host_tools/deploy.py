@@ -188,8 +188,8 @@ def _library(board, name, facts, settings, as_source):
         return {path: _octets(source) for path, source in sources.items()}
     modules = [_module(path) for path in sources]
     texts = {module: read_text(here) for module, here in zip(modules, sources.values())}
-    named = [path[len("/lib/") :] for path in sources]
-    sources_short = list(zip(shorten(texts).values(), named))
+    # A name of its own for the file in tracebacks would be kept in RAM; the module's is there.
+    sources_short = list(zip(shorten(texts).values(), modules))
     octets = compile_all(compiler, sources_short, facts["architecture"])
     files = {path[: -len(".py")] + ".mpy": data for path, data in zip(sources, octets)}
     if name == "pico_w":

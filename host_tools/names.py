@@ -1,60 +1,95 @@
-"""Short private names for a board, which keeps every name it ever meets in RAM, once and for ever.
+"""Short names for a board, which keeps every name it ever meets in RAM, once and for ever.
 
 A name with one underscore in front is nobody's business outside of the package, so it may have any
-other name there. Modules whose classes are unrelated get the same few names again and again: that
-spares a Pico W about 350 names, and with them the next doubling of MicroPython's table of names.
-Tracebacks of the board show the short names, in files with their full ones.
+other name there. So may an argument that nobody gives by name, and a constant in capitals. Names
+that are never used in the same place become one. That spares a Pico W some 600 names, and with
+them a doubling of MicroPython's table of names, which is 9 KB. Tracebacks of the board show the
+short names.
 """
 
 import ast
+import builtins
 import io
 import itertools
+import re
 import string
 import tokenize
 
+# Modules for the code on a board, which may give each argument by its name.
+_FACES = re.compile(r"amqp_lite\.(node|local)|board\.(sensors|sht3x|\w+\.board)")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
 
 def shorten(sources):
-    """*sources*, the text of all modules by name, with short names in place of private ones.
+    """*sources*, the text of all modules by name, with short names in place of long ones."""
+    return _shorten_arguments(_shorten_globals(sources))
 
-    What is private and not bound in *sources*, an attribute of MicroPython's own, stays.
+
+def _shorten_globals(sources):
+    """Private names and constants, and what is private in a class.
+
+    What is not bound in *sources*, an attribute of MicroPython's own, stays.
     """
-    tokens = {}
+    tokens = {module: _names(text) for module, text in sources.items()}
     bound = set()
+    constants = set()
+    theirs = set()
     for module, text in sources.items():
-        tokens[module] = list(tokenize.generate_tokens(io.StringIO(text).readline))
-        bound.update(_bound(ast.parse(text)))
+        tree = ast.parse(text)
+        bound.update(_bound(tree))
+        if not _FACES.fullmatch(module):
+            constants.update(_constants(tree))
+        theirs.update(_theirs(tree, sources))
+    constants -= theirs
     groups = _related(sources)
     where = {}
     taken = set()
     for module in sorted(sources):
         for token in tokens[module]:
-            if token.type == tokenize.NAME:
-                taken.add(token.string)
-                if token.string in bound and _is_private(token.string):
-                    where.setdefault(token.string, set()).add(groups[module])
-    fresh = (name for name in _short_names() if name not in taken)
-    shared = {name: next(fresh) for name in where if len(where[name]) > 1}
-    again = list(itertools.islice(fresh, len(where)))
-    new = {group: dict(shared) for group in groups.values()}
-    used = dict.fromkeys(new, 0)
-    for name, (group, *others) in where.items():
-        if not others:
-            new[group][name] = again[used[group]]
-            used[group] += 1
-    return {
-        module: _rename(text, tokens[module], new[groups[module]])
-        for module, text in sources.items()
-    }
+            name = token.string
+            taken.add(name)
+            if name in constants or name in bound and _is_private(name):
+                where.setdefault(name, set()).add(groups[module])
+    # A constant with an underscore in front is nothing that MicroPython lets others import.
+    new = _share({name: where[name] for name in where if name in constants}, taken, "")
+    new.update(_share({name: where[name] for name in where if name not in constants}, taken, "_"))
+    return {module: _rename(text, tokens[module], new) for module, text in sources.items()}
+
+
+def _share(where, taken, prefix):
+    """A new name for each one in *where*; two have the same when they are nowhere together."""
+    short = [name for name, _ in zip(_fresh(taken, prefix), where)]
+    there = {}  # the new names in each place
+    new = {}
+    for name in sorted(where, key=lambda name: (-len(where[name]), name)):
+        used = set().union(*(there.setdefault(place, set()) for place in where[name]))
+        new[name] = next(one for one in short if one not in used)
+        for place in where[name]:
+            there[place].add(new[name])
+    return new
+
+
+def _constants(tree):
+    """The names in capitals that the module *tree* gives to others."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and re.fullmatch("[A-Z][A-Z_]+", target.id):
+                    yield target.id
 
 
 def _is_private(name):
     return name.startswith("_") and not name.startswith("__") and len(name) > 1
 
 
-def _short_names():
+def _fresh(taken, prefix="_"):
+    """Ever longer names that are not *taken*."""
+    letters = string.ascii_lowercase if prefix else string.ascii_uppercase
     for length in itertools.count(1):
-        for letters in itertools.product(string.ascii_lowercase, repeat=length):
-            yield "_" + "".join(letters)
+        for some in itertools.product(letters, repeat=length):
+            name = prefix + "".join(some)
+            if name not in taken:
+                yield name
 
 
 def _bound(tree):
@@ -71,6 +106,22 @@ def _bound(tree):
             yield node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
+
+
+def _theirs(tree, sources):
+    """The names that *tree* has from modules which are not among *sources*."""
+    ours = {module.partition(".")[0] for module in sources}
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            if not node.level and node.module.partition(".")[0] not in ours:
+                yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            modules.update(alias.asname or alias.name for alias in node.names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in modules:
+                yield node.attr
 
 
 def _related(sources):
@@ -92,11 +143,85 @@ def _related(sources):
     return group
 
 
+def _shorten_arguments(sources):
+    """Names that mean nothing but arguments become those which private names have elsewhere."""
+    trees = {module: ast.parse(text) for module, text in sources.items()}
+    only = _only_arguments(trees)
+    return {
+        module: _rename_arguments(text, trees[module], only) for module, text in sources.items()
+    }
+
+
+def _only_arguments(trees):
+    """The names of arguments that are no names of anything else, and are not given by name."""
+    arguments = set()
+    others = {"self", *dir(builtins)}
+    for module, tree in trees.items():
+        own = others if _FACES.fullmatch(module) else arguments
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg):
+                own.add(node.arg)
+            elif isinstance(node, ast.Attribute):
+                others.add(node.attr)
+            elif isinstance(node, ast.keyword):
+                others.add(node.arg)
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                others.add(node.name)
+            elif isinstance(node, ast.alias):
+                others.update((node.asname, *node.name.split(".")))
+            elif isinstance(node, (ast.Global, ast.Nonlocal)):
+                others.update(node.names)
+            elif isinstance(node, ast.JoinedStr):  # its inside is no token of its own
+                others.update(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+        others.update(
+            node.id for node in _outside(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        )  # fmt: skip
+    return {name for name in arguments - others if not name.startswith("_")}
+
+
+def _outside(tree):
+    """All nodes of *tree* that are in no function; of functions only their outermost ones."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, _FUNCTIONS):
+            yield from _outside(node)
+
+
+def _rename_arguments(text, tree, only):
+    tokens = _names(text)
+    # Of the whole module: a constant of that name would take an argument's place.
+    taken = {token.string for token in tokens}
+    fresh = [name for name, _ in zip(_fresh(taken), only)]
+    new = {}  # by token
+    for function in _outside(tree):
+        if not isinstance(function, _FUNCTIONS):
+            continue
+        found = [node.arg for node in ast.walk(function) if isinstance(node, ast.arg)]
+        found = dict.fromkeys(name for name in found if name in only)
+        short = dict(zip(found, fresh))
+        begin = function.lineno, function.col_offset
+        end = function.end_lineno, function.end_col_offset
+        for token in tokens:
+            if begin <= token.start < end and token.string in short:
+                new[token] = short[token.string]
+    return _replace(text, new)
+
+
+def _names(text):
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [token for token in tokens if token.type == tokenize.NAME]
+
+
 def _rename(text, tokens, new):
+    return _replace(text, {token: new[token.string] for token in tokens if token.string in new})
+
+
+def _replace(text, new):
+    """*text* with the texts *new* in place of the tokens they are for, given in order."""
     lines = text.splitlines(keepends=True)
-    for token in reversed(tokens):
-        if token.type == tokenize.NAME and token.string in new:
-            row, start = token.start
-            line = lines[row - 1]
-            lines[row - 1] = line[:start] + new[token.string] + line[token.end[1] :]
+    for token in reversed(new):
+        row, start = token.start
+        line = lines[row - 1]
+        lines[row - 1] = line[:start] + new[token] + line[token.end[1] :]
     return "".join(lines)

@@ -231,11 +231,15 @@ def check_room(settings, profile):
         if needed > profile[key]:
             raise ConfigError("%s: %d, the profile has room for %d" % (key, needed, profile[key]))
     if settings["bridges"]:
-        if len(settings["bridges"]) >= profile["connections"]:
+        wanted = len(settings["bridges"]) + bool(settings["listeners"])
+        if wanted > profile["connections"]:
             raise ConfigError(
-                "bridges: %d, and no client could connect: the profile has room for %d connections"
-                % (len(settings["bridges"]), profile["connections"])
-            )
+                "bridges: %d, %sthe profile has room for %d connections" % (
+                    len(settings["bridges"]),
+                    "and no client could connect: " if settings["listeners"] else "",
+                    profile["connections"],
+                )
+            )  # fmt: skip
         check_heap(profile, bill(settings["bridges"], profile["code_in_flash"]))
 
 

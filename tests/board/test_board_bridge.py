@@ -1,11 +1,14 @@
 """The bridge of a board to a real RabbitMQ on this machine, through outages of both."""
 
+import hashlib
 import json
 import os
+import ssl
 import time
 
 import pika
 import pytest
+import trustme
 from emulated import UPSTREAM
 
 from rabbitmq import RabbitMQ
@@ -125,3 +128,40 @@ class Arrived:
                     self.ids[properties.message_id] = self.ids.get(properties.message_id, 0) + 1
                 self.bodies.append(body)
                 missing.discard(body)
+
+
+# README.md says so: what leaves room for TLS on a firmware without our code in it.
+SMALL = {
+    "connections": 2, "unauthenticated": 1, "channels": 3, "blocks": 36, "message_max": 2048,
+    "messages": 14, "deliveries": 16, "queues": 5, "bindings": 2, "exchanges": 8, "consumers": 3,
+    "routes": 2, "log_lines": 4,
+}  # fmt: skip
+
+
+def test_bridge_over_tls(make_board, settings, rabbitmq, tmp_path, report):
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    leaf = authority.issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    leaf.cert_chain_pems[0].write_to_path(certificate)
+    leaf.private_key_pem.write_to_path(key)
+    port = rabbitmq.listen_tls(str(certificate), str(key))
+    der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    tls = {"pins": [hashlib.sha256(der).hexdigest()]}
+    settings = dict(bridged(settings, port, tls=tls), limits=SMALL)
+    board = make_board(settings, APP, allow=(port,)).on()
+    before = board.status()["heap_free"]
+    arrived = Arrived(rabbitmq.port)
+    sent = []
+    with board.channel() as channel:
+        for number in range(30):
+            sent.append(b"%06d" % number)
+            channel.basic_publish("telemetry", "room.temperature", sent[-1], PERSISTENT)
+    arrived.wait_for(sent)
+    arrived.close()
+    heap = board.status()["heap_free"]
+    report(
+        "bridge over TLS",
+        f"{len(sent)} messages arrived, {before:,} octets of heap free after start, {heap:,} "
+        "while connected",
+        before=before, heap=heap,
+    )  # fmt: skip

