@@ -19,7 +19,7 @@ def sample():
             time.sleep_ms(10)
 
 def setup(node, sensors, board):
-    sensors.add(sample, 20, "never")
+    sensors.add(sample, 10, "never")
 """
 CRASHES = """
 def setup(node, sensors, board):
