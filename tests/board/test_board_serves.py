@@ -6,7 +6,6 @@ import threading
 import time
 
 import pika
-import pytest
 from board_client import Consumer, Publisher
 from emulated import PORT
 
@@ -118,14 +117,16 @@ def _heap(board):
     return max(board.status()["heap_free"] for _ in range(3))
 
 
-@pytest.mark.parametrize(
-    "size, mode, count",
-    [(64, None, 200), (256, None, 200), (64, PERSISTENT, 150), (256, PERSISTENT, 150)],
-)
-def test_messages_per_second(size, mode, count, make_board, settings, report):
-    board = make_board().on()
+def test_messages_per_second(board, report):
     publisher = Publisher(board, window=12)
     consumer = Consumer(board, "telemetry", prefetch=16)
+    for mode in (None, PERSISTENT):
+        for size in (64, 256):
+            _measure(board, publisher, consumer, size, mode, report)
+
+
+def _measure(board, publisher, consumer, size, mode, report):
+    count = 150
     body = bytes(range(256))[:size]
     properties = wire.properties(delivery_mode=mode)
     message = wire.publish(1, "telemetry", "room.temperature", body, properties)
@@ -169,9 +170,8 @@ def _pump(publisher, consumer, message, body, count):
     assert not publisher.refused
 
 
-def test_what_a_slow_sensor_costs(make_board, report):
+def test_what_a_slow_sensor_costs(board, report):
     """One message at a time, so that each one is a commit of its own, and its mark another."""
-    board = make_board().on()
     publisher = Publisher(board, window=1)
     consumer = Consumer(board, "telemetry", prefetch=1)
     message = wire.publish(
