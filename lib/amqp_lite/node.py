@@ -11,7 +11,7 @@ from .compat import const, heap_free, print_error, ticks_diff, ticks_ms, unload
 from .errors import ConfigError
 from .log import log
 
-_LONGEST_COMMIT_MS = const(5000)
+_OVERDUE_MS = const(5000)
 
 
 class Node:
@@ -78,13 +78,14 @@ class Node:
         self.broker.store.close()
 
     def is_well(self):
-        """Whether the store answers: it has not failed, and no commit waits longer than 5 s."""
+        """Whether the store answers: it has not failed, and no commit is 5 s overdue."""
         broker = self.broker
-        if broker.store.broken:
+        store = broker.store
+        if store.broken:
             return False
         if broker.committed:
             return True
-        return ticks_diff(broker.now, broker.store.appended_at) < _LONGEST_COMMIT_MS
+        return ticks_diff(broker.now, store.appended_at) < store.gather_ms + _OVERDUE_MS
 
     # --- for code on the same machine ---
 

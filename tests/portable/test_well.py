@@ -24,9 +24,9 @@ def new_node(store):
     )
 
 
-def in_segments(folder):
+def in_segments(folder, **more):
     """Commits are gathered there, so that one can wait."""
-    node = new_node({"kind": "segments", "path": folder + "/ring", "size": 131072})
+    node = new_node(dict({"kind": "segments", "path": folder + "/ring", "size": 131072}, **more))
     node.step(0)
     node.publish("", "all", "durable", {"delivery_mode": 2})
     return node
@@ -45,14 +45,46 @@ def test_a_commit_may_wait_for_a_while():
         node.step(0)
         assert not node.broker.committed and node.is_well()
         began = node.broker.now
-        node.broker.now = ticks_add(began, 4900)
+        node.broker.now = ticks_add(began, 5000)
         assert node.is_well()
-        node.broker.now = ticks_add(began, 5100)
+        node.broker.now = ticks_add(began, 5200)
         assert not node.is_well()
         while not node.broker.committed:
             node.step(20)
         assert node.is_well()
         node.close()
+
+
+def test_a_commit_may_wait_as_long_as_it_shall_gather():
+    with Folder() as folder:
+        node = in_segments(folder, commit_ms=60000)
+        node.step(0)
+        broker = node.broker
+        began = broker.now
+        for after, commits, is_well in ((59000, False, True), (60001, True, True)):
+            broker.now = ticks_add(began, after)
+            assert node.is_well() == is_well
+            assert broker.store.commit() == commits
+        node.close()
+
+
+def test_marks_wait_as_long_as_commits():
+    for commit_ms, waits_ms in ((0, 1000), (100, 1000), (5000, 5000)):
+        with Folder() as folder:
+            node = in_segments(folder, commit_ms=commit_ms)
+            store = node.broker.store
+            store.commit_now()
+            node.subscribe("all", lambda message: None)
+            node.step(0)
+            began = node.broker.now
+            syncs = []
+            store.ring.sync = lambda syncs=syncs: syncs.append(1)
+            for after, count in ((waits_ms - 100, 0), (waits_ms + 1, 1)):
+                node.broker.now = ticks_add(began, after)
+                store.tick()
+                assert len(syncs) == count, (commit_ms, after)
+            del store.ring.sync
+            node.close()
 
 
 def test_a_store_that_failed_is_not_well():

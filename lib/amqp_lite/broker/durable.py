@@ -27,7 +27,7 @@ _FOR_EVER = b"\xff\xff\xff\xff"
 _UNIT = const(4)  # a shift: 16 ms
 _CLOCK_MASK = const(0x3FFFFFFF)
 _CLOCK_MS = const(60000)  # the clock is stored this often while messages are waiting to expire
-_MARK_MS = const(1000)  # settled messages wait at most so long for their mark
+_MARK_MS = const(1000)  # settled messages wait so long for their mark, or as long as commits do
 _LEAST = const(64)  # octets of a part worth filling the rest of a sector with
 _AHEAD = const(256)  # records that may be ahead of their queue's backlog, at most
 _LOOKS = const(4)  # of them are looked at, at once, for one that is done with
@@ -76,8 +76,9 @@ class Durable(Definitions):
         # Octets of the longest message in one record: a sector takes a few, or much of it would
         # stay empty, and each can be fetched into a small pool.
         self.whole_max = ring.largest // 3
-        self._gather_ms = getattr(ring.device, "commit_ms", 0)
-        self._marks_are_free = ring.device.trusted and not self._gather_ms
+        self.gather_ms = getattr(ring.device, "commit_ms", 0)  # how long commit() waits for more
+        self._marks_are_free = ring.device.trusted and not self.gather_ms
+        self._mark_ms = max(_MARK_MS, self.gather_ms)
         self._bodies = []  # all chains, to see whether another one is the same body
         self._chains = Table(self._make_chain, chains, "stored body")
         self._own = Chain()  # of append()
@@ -623,7 +624,7 @@ class Durable(Definitions):
         if self.broken or not self.ring.uncommitted:
             self.appended_at = 0
             return True  # what was lost is told by broker.failures, and nothing is taken any more
-        wait = self._gather_ms
+        wait = self.gather_ms
         if wait and ticks_diff(self._broker.now, self.appended_at) < wait:
             return False
         return self._commit()
@@ -679,7 +680,7 @@ class Durable(Definitions):
         """About once a second: the clock, and marks that have waited long enough."""
         now = self._broker.now
         self._advance_clock()
-        if self._settled_at and ticks_diff(now, self._settled_at) >= _MARK_MS:
+        if self._settled_at and ticks_diff(now, self._settled_at) >= self._mark_ms:
             self._settled_at = 0
             self.ring.mark()
             self.ring.sync()
