@@ -266,3 +266,13 @@ def test_the_clock_in_words():
     words = utc()
     assert len(words) == len("2026-11-24 22:30:11 UTC") and words.endswith(" UTC")
     assert words[:4] == "%04d" % time.gmtime()[0]
+
+
+def test_what_takes_too_much_memory_is_said_so():
+    if not MICROPYTHON:
+        return
+    tls = Tls({"pins": ["00" * 32]}, lambda: None)
+    both = OSError(-0x4290, "RSA + MBEDTLS_ERR_MPI_ALLOC_FAILED")
+    for error in (OSError(16), OSError(-0x7F00), both):
+        assert tls.explain(error).endswith(": out of memory"), error
+    assert not tls.explain(OSError(13)).endswith(": out of memory")
