@@ -93,8 +93,8 @@ class Client:
                 "it refused the handshake; it may want a client certificate, not accept ours, "
                 "or not know TLS 1.2"
             )
-        # ENOMEM; ALLOC_FAILED of SSL, MPI, ASN1, X509, PK, ECP, MD and CIPHER: MicroPython takes the
-        # small ones for numbers of the system.
+        # ENOMEM; ALLOC_FAILED of SSL, MPI, ASN1, X509, PK, ECP, MD and CIPHER: MicroPython takes
+        # the small ones for numbers of the system.
         if code in (12, -0x7F00, 16, 106, -0x2880, -0x3F80, -0x4D80, -0x5180, -0x6180):
             return "out of memory"
         # One number added to another one.
