@@ -10,7 +10,10 @@ A board has few slots, so every test is small: at most three connections, few qu
 its own, all deleted at the end.
 """
 
+import pathlib
+import shutil
 import signal
+import subprocess
 import uuid
 
 import pytest
@@ -164,3 +167,19 @@ def connect(parameters, fresh):
 def channel(connect):
     """A channel of pika's BlockingConnection."""
     return connect().channel()
+
+
+@pytest.fixture(scope="session")
+def node_modules():
+    """node/node_modules as package-lock.json says, installed when it is absent or older."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        assert not on_ci(), "neither node nor npm"
+        pytest.skip("needs node and npm")
+    node = pathlib.Path(__file__).parent / "node"
+    installed = node / "node_modules" / ".package-lock.json"
+    lock = node / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(command, cwd=node, timeout=120, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        installed.touch()
