@@ -52,6 +52,8 @@ _CODES = bytes((
     0xA0, 0xA1, 0xA3, 0xB0, 0xB1, 0xB3, 0xC0, 0xC1, 0xD0, 0xD1, 0xE0, 0xF0,
 ))  # fmt: skip
 _WIDTHS = b"\0\0\0\0\0\1\2\4\x08\x10"
+# Of the compounds around what check_value() looks at, innermost last: stop, left, shared.
+_OUTER = [0] * (3 * MAX_DEPTH)
 # How struct reads and writes those that are numbers to it.
 _FORMATS = {
     0x50: ">B", 0x51: ">b", 0x52: ">B", 0x53: ">B", 0x54: ">b", 0x55: ">b", 0x60: ">H", 0x61: ">h",
@@ -128,21 +130,24 @@ def check_value(buf, i, end):
     Raises SyntaxFailure when it does not fit before *end*, has a constructor that does not exist,
     a size or count that is not that of its items, a map with a key too much, a boolean that is
     neither, or more depth or values than are taken here. Text is not looked at, see text_at().
+    Allocates nothing.
     """
-    outer = None  # of the compounds around, innermost last: stop, left, shared
+    outer = _OUTER
+    depth = 0
     stop = end
     left = 1  # values to come in this compound
     shared = -1  # the constructor of an array's items
     nodes = MAX_NODES
     while True:
         while not left:
-            if not outer:
+            if not depth:
                 return i
             if i != stop:
                 raise SyntaxFailure("a compound is longer than its items")
-            shared = outer.pop()
-            left = outer.pop()
-            stop = outer.pop()
+            depth -= 3
+            stop = outer[depth]
+            left = outer[depth + 1]
+            shared = outer[depth + 2]
         left -= 1
         nodes -= 1
         if nodes < 0:
@@ -179,13 +184,12 @@ def check_value(buf, i, end):
             continue
         if size < width:
             raise SyntaxFailure("a compound without a count")
-        if outer is None:
-            outer = []
-        if len(outer) == 3 * MAX_DEPTH:
+        if depth == 3 * MAX_DEPTH:
             raise SyntaxFailure("values nested deeper than %d" % MAX_DEPTH)
-        outer.append(stop)
-        outer.append(left)
-        outer.append(shared)
+        outer[depth] = stop
+        outer[depth + 1] = left
+        outer[depth + 2] = shared
+        depth += 3
         stop = i + size
         left = buf[i] if narrow else u32(buf, i)
         i += width

@@ -1,0 +1,272 @@
+"""The described lists that AMQP 1.0 is made of: frame bodies, outcomes, termini, errors.
+
+Each has a numeric descriptor, a symbolic one that means the same, and fields in a fixed order;
+those at the end may be left out, and null stands for a field that is not given (AMQP 1.0 §1.4).
+Fields finds them in place; described() writes them, and frame() makes a frame of what it wrote.
+"""
+
+import struct
+
+from ..compat import const, u32
+from ..errors import SyntaxFailure
+from .codec import (
+    Described,
+    Typed,
+    boolean_at,
+    check_value,
+    octets_at,
+    serial_at,
+    symbol_at,
+    text_at,
+    uint_at,
+    write_value,
+)
+from .conditions import InvalidField
+
+# Frame bodies, AMQP 1.0 §2.7:
+OPEN = const(0x10)
+BEGIN = const(0x11)
+ATTACH = const(0x12)
+FLOW = const(0x13)
+TRANSFER = const(0x14)
+DISPOSITION = const(0x15)
+DETACH = const(0x16)
+END = const(0x17)
+CLOSE = const(0x18)
+ERROR = const(0x1D)
+# Delivery states, §3.4:
+RECEIVED = const(0x23)
+ACCEPTED = const(0x24)
+REJECTED = const(0x25)
+RELEASED = const(0x26)
+MODIFIED = const(0x27)
+# Termini, §3.5:
+SOURCE = const(0x28)
+TARGET = const(0x29)
+# Transactions, §4.5:
+COORDINATOR = const(0x30)
+DECLARE = const(0x31)
+DISCHARGE = const(0x32)
+DECLARED = const(0x33)
+TRANSACTIONAL_STATE = const(0x34)
+# Security, §5.3.3:
+SASL_MECHANISMS = const(0x40)
+SASL_INIT = const(0x41)
+SASL_CHALLENGE = const(0x42)
+SASL_RESPONSE = const(0x43)
+SASL_OUTCOME = const(0x44)
+# Sections of a message that are lists, §3.2:
+HEADER = const(0x70)
+PROPERTIES = const(0x73)
+
+# By descriptor: its symbolic one without "amqp:" and ":list", and a letter for each field, see
+# _KINDS; a capital one where the field is mandatory.
+_LISTS = {
+    OPEN: (b"open", b"Ssuhuaaaam"),
+    BEGIN: (b"begin", b"hUUUuaam"),
+    ATTACH: (b"attach", b"SUBccddmbulaam"),
+    FLOW: (b"flow", b"uUUUuuuubbm"),
+    TRANSFER: (b"transfer", b"Uuxubbcdbbb"),
+    DISPOSITION: (b"disposition", b"BUubdb"),
+    DETACH: (b"detach", b"Ubd"),
+    END: (b"end", b"d"),
+    CLOSE: (b"close", b"d"),
+    ERROR: (b"error", b"Ysm"),
+    RECEIVED: (b"received", b"UL"),
+    ACCEPTED: (b"accepted", b""),
+    REJECTED: (b"rejected", b"d"),
+    RELEASED: (b"released", b""),
+    MODIFIED: (b"modified", b"bbm"),
+    SOURCE: (b"source", b"*uyubmymdaa"),
+    TARGET: (b"target", b"*uyubma"),
+    COORDINATOR: (b"coordinator", b"a"),
+    DECLARE: (b"declare", b"*"),
+    DISCHARGE: (b"discharge", b"Xb"),
+    DECLARED: (b"declared", b"X"),
+    TRANSACTIONAL_STATE: (b"transactional-state", b"Xd"),
+    SASL_MECHANISMS: (b"sasl-mechanisms", b"A"),
+    SASL_INIT: (b"sasl-init", b"Yxs"),
+    SASL_CHALLENGE: (b"sasl-challenge", b"X"),
+    SASL_RESPONSE: (b"sasl-response", b"X"),
+    SASL_OUTCOME: (b"sasl-outcome", b"Cx"),
+    HEADER: (b"header", b"bcubu"),
+    PROPERTIES: (b"properties", b"*x*s**yyttsus"),
+}
+_MOST = const(14)  # fields
+# The constructors a field may have, by its letter.
+_KINDS = {
+    0x61: b"\xa3\xb3\xe0\xf0",  # a: one symbol or an array of them
+    0x62: b"\x41\x42\x56",  # b: boolean
+    0x63: b"\x50",  # c: ubyte
+    0x64: b"\x00",  # d: described
+    0x68: b"\x60",  # h: ushort
+    0x6C: b"\x44\x53\x80",  # l: ulong
+    0x6D: b"\xc1\xd1",  # m: map
+    0x73: b"\xa1\xb1",  # s: string
+    0x74: b"\x83",  # t: timestamp
+    0x75: b"\x43\x52\x70",  # u: uint
+    0x78: b"\xa0\xb0",  # x: binary
+    0x79: b"\xa3\xb3",  # y: symbol
+}
+_ANY = const(0x2A)
+_CAPITAL = const(0x20)  # this bit is not set
+
+
+class Fields:
+    """Where the fields of one described list are. One is made per connection and reused.
+
+    code  its numeric descriptor
+    at    index of each field's value; -1: not given
+    """
+
+    def __init__(self):
+        self.buf = None
+        self.code = 0
+        self.at = [-1] * _MOST
+
+    def scan(self, buf, i, end):
+        """Check the described list at *i* and note its fields: the index behind it.
+
+        Raises SyntaxFailure when it cannot be read, InvalidField when a field has another type
+        than it must have, or has to be there and is not. Allocates nothing when no field is a
+        compound and the descriptor is a number.
+        """
+        self.buf = buf
+        if i + 2 < end and not buf[i] and buf[i + 1] == 0x53:
+            self.code = buf[i + 2]
+            i += 3
+        else:
+            self.code, i = _read_descriptor(buf, i, end)
+        if self.code not in _LISTS:
+            raise SyntaxFailure("unknown descriptor")
+        letters = _LISTS[self.code][1]
+        if i + 9 > end and (i >= end or i + _heads(buf[i]) > end):
+            raise SyntaxFailure("a list runs past its end")
+        code = buf[i]
+        if code == 0xC0:
+            stop = i + 2 + buf[i + 1]
+            count = buf[i + 2]
+            i += 3
+        elif code == 0x45:
+            stop = i = i + 1
+            count = 0
+        elif code == 0xD0:
+            stop = i + 5 + u32(buf, i + 1)
+            count = u32(buf, i + 5)
+            i += 9
+        else:
+            raise SyntaxFailure("a list was due, not 0x%02x" % code)
+        if stop > end:
+            raise SyntaxFailure("a list runs past its end")
+        if count > len(letters):
+            raise SyntaxFailure("%s of %d fields" % (self.name(), count))
+        at = self.at
+        for k in range(len(letters)):
+            letter = letters[k]
+            if k < count and i >= stop:
+                raise SyntaxFailure("a field is missing")
+            if k >= count or buf[i] == 0x40:
+                if letter > _ANY and not letter & _CAPITAL:
+                    raise InvalidField("field %d of %s is missing" % (k + 1, self.name()))
+                at[k] = -1
+                i += k < count
+                continue
+            code = buf[i]
+            if letter != _ANY and code not in _KINDS[letter | _CAPITAL]:
+                raise InvalidField("field %d of %s is a 0x%02x" % (k + 1, self.name(), code))
+            at[k] = i
+            if 0x41 <= code <= 0x45:
+                i += 1
+            elif code == 0x52 or code == 0x53:
+                i += 2
+            elif code == 0x70:
+                i += 5
+            else:
+                i = check_value(buf, i, stop)
+        if i != stop:
+            raise SyntaxFailure("a list is not as long as its fields")
+        return i
+
+    def name(self):
+        """What its list is called."""
+        return str(_LISTS[self.code][0], "utf-8")
+
+    def has(self, k):
+        """Whether field *k* is given."""
+        return self.at[k] >= 0
+
+    def uint(self, k, default, most=0x3FFFFFFF):
+        """The number in field *k*, a uint, ulong or ushort, but *most* at most."""
+        at = self.at[k]
+        if at < 0:
+            return default
+        code = self.buf[at]
+        if code == 0x60:
+            return self.buf[at + 1] << 8 | self.buf[at + 2]
+        return self.buf[at + 1] if code == 0x50 else uint_at(self.buf, at, most)
+
+    def serial(self, k):
+        """The lower 30 bits of the uint in field *k*, which is given."""
+        return serial_at(self.buf, self.at[k])
+
+    def boolean(self, k, default=False):
+        """The boolean in field *k*."""
+        return default if self.at[k] < 0 else boolean_at(self.buf, self.at[k])
+
+    def text(self, k):
+        """The string in field *k*; None when it is not given. Raises SyntaxFailure."""
+        return None if self.at[k] < 0 else text_at(self.buf, self.at[k])
+
+    def symbol(self, k):
+        """The letters of the symbol in field *k*; None when it is not given."""
+        return None if self.at[k] < 0 else symbol_at(self.buf, self.at[k])
+
+    def octets(self, k):
+        """A copy of the octets of the binary in field *k*; None when it is not given."""
+        if self.at[k] < 0:
+            return None
+        at, n = octets_at(self.buf, self.at[k])
+        return bytes(self.buf[at : at + n])
+
+
+def _heads(code):
+    """The octets that a list's constructor, size and count take."""
+    return 3 if code == 0xC0 else 9 if code == 0xD0 else 1
+
+
+def _read_descriptor(buf, i, end):
+    """(numeric descriptor, index behind it) in its longer forms. Raises SyntaxFailure."""
+    if i + 2 >= end or buf[i]:
+        raise SyntaxFailure("a described list was due")
+    kind = buf[i + 1]
+    if kind == 0x80 and i + 10 <= end:
+        return uint_at(buf, i + 1), i + 10
+    if kind == 0xA3 and i + 3 + buf[i + 2] <= end:
+        name = bytes(buf[i + 3 : i + 3 + buf[i + 2]])
+        for code in _LISTS:
+            if name == b"amqp:" + _LISTS[code][0] + b":list":
+                return code, i + 3 + len(name)
+    return -1, i
+
+
+def uint(value):
+    """*value* as write_value() and described() take a uint."""
+    return Typed(0x70, value) if value > 0xFF else Typed(0x52, value) if value else Typed(0x43)
+
+
+def described(code, *fields):
+    """The octets of the list *code* with these *fields*, as write_value() takes them."""
+    return write_value(described_value(code, *fields))
+
+
+def described_value(code, *fields):
+    """The same as a field of another one."""
+    count = len(fields)
+    while count and fields[count - 1] is None:
+        count -= 1
+    return Described(Typed(0x53, code), list(fields[:count]) if count else Typed(0x45, []))
+
+
+def frame(kind, channel, body):
+    """A frame with *body* and no extended header. AMQP 1.0 §2.3.1."""
+    return struct.pack(">IBBH", 8 + len(body), 2, kind, channel) + body
