@@ -249,6 +249,35 @@ def _read_descriptor(buf, i, end):
     return -1, i
 
 
+def performative_end(buf, i, end, code):
+    """The index behind the described list at *i*, which may be past *end*.
+
+    0: too little of it is here to say so. -1: it is not of this *code*.
+    """
+    if end - i < 3:
+        return 0
+    kind = buf[i + 1]
+    if kind == 0x53:
+        found = buf[i + 2]
+        at = i + 3
+    else:
+        at = i + (10 if kind == 0x80 else 3 + buf[i + 2])
+        if at > end:
+            return 0
+        try:
+            found, at = _read_descriptor(buf, i, end)
+        except SyntaxFailure:
+            return -1
+    if found != code:
+        return -1
+    if at + _heads(buf[at] if at < end else 0xD0) > end:
+        return 0
+    kind = buf[at]
+    if kind == 0xC0:
+        return at + 2 + buf[at + 1]
+    return at + 5 + u32(buf, at + 1) if kind == 0xD0 else -1
+
+
 def uint(value):
     """*value* as write_value() and described() take a uint."""
     return Typed(0x70, value) if value > 0xFF else Typed(0x52, value) if value else Typed(0x43)

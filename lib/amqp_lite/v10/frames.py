@@ -1,0 +1,161 @@
+"""Finding frames in the octets of one AMQP 1.0 connection.
+
+A frame (AMQP 1.0 §2.3.1), numbers big-endian; doff counts words of four octets:
+
+    | size 4 | doff 1 | type 1 | channel 2 | extended header | performative | payload |
+
+A performative is read in place once it is whole, so it must fit in the receive buffer with its
+frame's head. Only a transfer has a payload, whose octets go on as they come, however many. What is
+left of a read, an incomplete frame, waits in `_hold`.
+"""
+
+from ..compat import const, copy, u16, u32, zeros
+from ..errors import AMQPError, ResourceLimitExceeded
+from .conditions import FramingError
+from .performatives import TRANSFER, performative_end
+
+AMQP = const(0)  # frame types
+SASL = const(1)
+FRAME_MIN = const(512)  # octets every peer takes, also before the open
+
+
+class FrameReader:
+    """Whoever reads frames is one, and has these methods; n octets of *buf* from *i* are meant:
+
+    on_frame(channel, buf, i, end, more)  a performative at *i*, and behind it the payload that is
+                          here, up to *end*; *more* octets of it are still to come. Whoever takes
+                          those is put into `taker`, else they are passed over. False: the frame
+                          has to wait, nothing happened
+    on_empty(channel)     a frame without a body
+    on_garbage(error)     what came is no frame, or on_frame() raised an AMQPError: the connection
+                          ends
+    """
+
+    def __init__(self, size):
+        self._size = size
+        self._hold = memoryview(zeros(size))
+        self.reset()
+
+    def reset(self):
+        self.kind = SASL  # the type of frames that may come now
+        self.frame_max = FRAME_MIN  # octets
+        self.deaf = True  # nothing is read any more
+        self.stalled = False  # a frame waits for memory or for room in the output
+        self.progress = 0  # ticks when the last frame was whole, or this one began
+        # Has on_payload(buf, i, n) and, when the frame is whole, on_payload_end().
+        self.taker = None
+        self._held = 0
+        self._left = 0  # octets of the payload being read
+
+    def room(self):
+        """How many octets may come now."""
+        return 0 if self.stalled else self._size - self._held
+
+    def amid_frame(self):
+        return self._held or self._left
+
+    def forget_taker(self, taker):
+        """*taker* has ended: the rest of its frame is for nobody."""
+        if self.taker is taker:
+            self.taker = None
+
+    def read(self, buf, n):
+        """The first *n* octets of *buf* came, at most room()."""
+        if self.deaf:
+            return
+        if self._held:
+            copy(self._hold, self._held, buf, 0, n)
+            self._held += n
+            self.read_on()
+            return
+        if not self._left:
+            self.progress = self.broker.now
+        i = self._parse(buf, 0, n)
+        self._held = n - i
+        if i < n:
+            copy(self._hold, 0, buf, i, n - i)
+
+    def read_on(self):
+        """Read what is held."""
+        i = self._parse(self._hold, 0, self._held)
+        self._held -= i
+        if i and self._held:
+            copy(self._hold, 0, self._hold, i, self._held)
+
+    def _parse(self, buf, i, end):
+        """Read the frames in buf[i:end]: the index of the first octet not used up."""
+        while i < end and not self.deaf:
+            if self._left:
+                n = min(self._left, end - i)
+                if self.taker is not None:
+                    self.taker.on_payload(buf, i, n)
+                self._left -= n
+                i += n
+                if self._left:
+                    return i
+                self._end_payload()
+                continue
+            if end - i < 8:
+                return i
+            try:
+                size = u32(buf, i)
+                start = i + self._check_head(buf, i, size)
+                stop = i + size
+                if stop > end:
+                    stop = self._find_payload(buf, i, start, end, size)
+                    if stop < 0:
+                        return i
+                if start == i + size:
+                    self.on_empty(u16(buf, i + 6))
+                    taken = True
+                else:
+                    taken = self.on_frame(u16(buf, i + 6), buf, start, stop, i + size - stop)
+            except AMQPError as error:
+                self.on_garbage(error)
+                break
+            except MemoryError:
+                self.on_garbage(ResourceLimitExceeded("out of memory"))
+                break
+            if not taken:
+                self.stalled = True
+                return i
+            self._left = i + size - stop
+            i = stop
+            if not self._left:
+                self._end_payload()
+        return end if self.deaf else i
+
+    def _end_payload(self):
+        self.progress = self.broker.now
+        taker = self.taker
+        if taker is not None:
+            self.taker = None
+            taker.on_payload_end()
+
+    def _check_head(self, buf, i, size):
+        """The octets of the frame's head, extended header included. Raises FramingError."""
+        head = 4 * buf[i + 4]
+        if size < 8 or head < 8 or head > size:
+            raise FramingError("frame of %d octets with a head of %d" % (size, head))
+        if size > self.frame_max:
+            raise FramingError("frame of %d octets, the most is %d" % (size, self.frame_max))
+        if buf[i + 5] != self.kind:
+            raise FramingError("frame of type %d, %d was due" % (buf[i + 5], self.kind))
+        return head
+
+    def _find_payload(self, buf, i, start, end, size):
+        """Where the payload that is here ends, when its frame goes on behind *end*.
+
+        -1: the performative is not whole yet. Raises ResourceLimitExceeded when it never will be.
+        """
+        behind = performative_end(buf, start, end, TRANSFER) if start < end else 0
+        if behind > 0 and behind <= end:
+            return end
+        # Not a transfer: it has to be here as a whole.
+        needed = i + size if behind < 0 else max(behind, start + 1)
+        if needed - i > self._size:
+            raise ResourceLimitExceeded(
+                "performative of %d octets with its frame's head, this broker reads %d"
+                % (needed - i, self._size)
+            )
+        return -1
