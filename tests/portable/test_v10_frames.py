@@ -122,10 +122,10 @@ def test_a_payload_that_nobody_takes():
     found = feed(reader, transfer(1, b"y" * 5000) + SESSION[-1][0])
     assert [row[:2] for row in found] == [[1, performative.TRANSFER], [1, performative.CLOSE]]
     reader = Reader()
-    reader.read(transfer(1, b"y" * 5000), 400)
+    reader.read(transfer(1, b"y" * 5000), SIZE)
     reader.forget_taker(reader)
     first = bytes(reader.found[0][2])
-    feed(reader, transfer(1, b"y" * 5000)[400:])
+    feed(reader, transfer(1, b"y" * 5000)[SIZE:])
     assert reader.found == [[1, performative.TRANSFER, first]]
 
 
@@ -152,21 +152,27 @@ def test_what_is_no_frame():
 
 
 def test_what_is_longer_than_the_buffer_and_no_transfer():
-    # Its head said so: nobody waits for the rest.
-    octets = frame(AMQP, 0, described(performative.OPEN, "x" * 600))
-    found = feed(Reader(), octets[:100])
-    assert isinstance(found[0], ResourceLimitExceeded)
-    assert found[0].text == (
-        "performative of %d octets with its frame's head, this broker reads 512" % len(octets)
-    )
-    # A transfer whose own list is too long.
-    octets = transfer(1, b"", b"t" * 600)
-    found = feed(Reader(), octets[:100])
-    assert isinstance(found[0], ResourceLimitExceeded), found
-    assert feed(Reader(), transfer(1, b"p", b"t" * 400))[0][2] == b"p"
-    # And what is no list at all.
-    assert feed(Reader(), frame(AMQP, 0, b"x" * 600))[0].text.startswith("performative of 608")
+    text = "a performative and its frame's head do not fit in 512 octets"
+    for body in (
+        described(performative.OPEN, "x" * 600),
+        described(performative.TRANSFER, uint(0), uint(7), b"t" * 600) + b"payload",
+        b"x" * 600,
+    ):
+        for most in (1, SIZE):
+            found = feed(Reader(), frame(AMQP, 0, body), most)
+            assert isinstance(found[0], ResourceLimitExceeded) and found[0].text == text, found
+    assert feed(Reader(), transfer(1, b"p" * 600, b"t" * 400))[0][2] == b"p" * 600
     assert feed(Reader(), frame(AMQP, 0, b"x" * 60))[0].text == "a described list was due"
+
+
+def test_what_is_here_of_a_long_payload_fills_the_buffer():
+    """So that the sections of a message can be read in one piece."""
+    octets = transfer(1, b"y" * 5000)
+    for most in (1, 100, SIZE):
+        reader = Reader()
+        reader.takes = False
+        feed(reader, octets, most)
+        assert len(reader.found[0][2]) == SIZE - (len(octets) - 5000)
 
 
 def test_any_octets():

@@ -5,8 +5,8 @@ A frame (AMQP 1.0 §2.3.1), numbers big-endian; doff counts words of four octets
     | size 4 | doff 1 | type 1 | channel 2 | extended header | performative | payload |
 
 A performative is read in place once it is whole, so it must fit in the receive buffer with its
-frame's head. Only a transfer has a payload, whose octets go on as they come, however many. What is
-left of a read, an incomplete frame, waits in `_hold`.
+frame's head. Only a transfer has a payload: when it fills the buffer, it goes on as it comes,
+however long it is. What is left of a read, an incomplete frame, waits in `_hold`.
 """
 
 from ..compat import const, copy, u16, u32, zeros
@@ -102,9 +102,9 @@ class FrameReader:
                 start = i + self._check_head(buf, i, size)
                 stop = i + size
                 if stop > end:
-                    stop = self._find_payload(buf, i, start, end, size)
-                    if stop < 0:
+                    if self._wait_for_more(buf, i, start, end):
                         return i
+                    stop = end
                 if start == i + size:
                     self.on_empty(u16(buf, i + 6))
                     taken = True
@@ -143,19 +143,16 @@ class FrameReader:
             raise FramingError("frame of type %d, %d was due" % (buf[i + 5], self.kind))
         return head
 
-    def _find_payload(self, buf, i, start, end, size):
-        """Where the payload that is here ends, when its frame goes on behind *end*.
+    def _wait_for_more(self, buf, i, start, end):
+        """Whether more of the frame at *i*, which goes on behind *end*, has to come before it is
+        given away: it is when it fills the receive buffer, for then nothing more has room.
 
-        -1: the performative is not whole yet. Raises ResourceLimitExceeded when it never will be.
+        Raises ResourceLimitExceeded when its performative does not end in there.
         """
-        behind = performative_end(buf, start, end, TRANSFER) if start < end else 0
-        if behind > 0 and behind <= end:
-            return end
-        # Not a transfer: it has to be here as a whole.
-        needed = i + size if behind < 0 else max(behind, start + 1)
-        if needed - i > self._size:
+        if end - i < self._size:
+            return True
+        if not 0 < performative_end(buf, start, end, TRANSFER) <= end:
             raise ResourceLimitExceeded(
-                "performative of %d octets with its frame's head, this broker reads %d"
-                % (needed - i, self._size)
+                "a performative and its frame's head do not fit in %d octets" % self._size
             )
-        return -1
+        return False
