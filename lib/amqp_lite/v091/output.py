@@ -8,8 +8,9 @@ fit whole.
 
 import struct
 
-from ..compat import const, copy, zeros
+from ..compat import const, copy
 from ..errors import StoreDamaged
+from ..outbox import Outbox
 from .methods import method_frame
 
 # Frame types, class and method ids: see methods.py.
@@ -29,30 +30,14 @@ _RETURNS = const(4)  # messages that wait to be returned
 _CONFIRM = const(21)  # octets of a basic.ack frame
 
 
-class Output:
-    """
-    size  octets of the send buffer
-    """
-
+class Output(Outbox):
     def __init__(self, broker, size):
-        self.buffer = zeros(size)
-        self.view = memoryview(self.buffer)
-        self.size = size
-        self._broker = broker
-        self.later = []  # method frames that found no room
+        Outbox.__init__(self, broker, size)
         self.returns = []  # (channel number, message) for basic.return
-        self.body = None  # message whose body is half sent
         self.reset()
 
     def reset(self):
-        self.pending = 0  # the first so many octets of the buffer are to be sent
-        self.frame_max = 0
-        self.spoke = 0  # ticks of the last octets sent
-        self.starved = False  # a delivery was refused for want of room
-        self.written = 0  # octets ever put into the buffer, modulo 2**30
-        self.proven = 0  # of them, those the peer's answers prove it has read: see net/budget.py
-        self._mark = None  # a delivery whose settlement will prove the first
-        self._mark_written = 0  # octets
+        Outbox.reset(self)
         self._body_number = 0
         self._body_block = 0
         self._body_position = 0
@@ -71,14 +56,6 @@ class Output:
         self.returns.clear()
         self.later.clear()
         self._mark = None
-
-    def sent(self, n):
-        """The first *n* pending octets are on the wire."""
-        rest = self.pending - n
-        if rest:
-            copy(self.view, 0, self.view, n, rest)
-        self.pending = rest
-        self.spoke = self._broker.now
 
     def pump(self):
         """Write what waited for room. True when deliveries may go on."""
@@ -124,17 +101,6 @@ class Output:
             self.later.append(frame)
         else:
             self._write(frame)
-
-    def _write(self, frame):
-        n = len(frame)
-        copy(self.buffer, self.pending, frame, 0, n)
-        self._wrote(self.pending + n)
-
-    def _wrote(self, pending):
-        if not self.pending:
-            self.spoke = self._broker.now  # the peer's time to read begins
-        self.written = self.written + pending - self.pending & 0x3FFFFFFF
-        self.pending = pending
 
     def confirm(self, number, sequence, safe):
         """basic.ack, or nack if not *safe*, of all publishes up to *sequence*. False: not now."""
@@ -248,10 +214,6 @@ class Output:
             self.body = None
             self.starved = True
 
-    def _release(self, message):
-        self._broker.pool.release(message)
-        self._broker.freed = True
-
     def add_return(self, number, message):
         """Send *message* back as unroutable; takes over the caller's reference."""
         self.returns.append((number, message))
@@ -267,21 +229,3 @@ class Output:
         self.send_content(number, message, at + 22 + message.head, block)
         self._broker.metrics.returned += 1
         self._release(message)
-
-    # --- what the peer has read ---
-
-    def mark(self, entry):
-        """The delivery of *entry* is in the buffer: its settlement will prove that it was read."""
-        if self._mark is None:
-            self._mark = entry
-            self._mark_written = self.written
-
-    def owes(self):
-        """Whether deliveries are out whose settlement will prove something."""
-        return self._mark is not None
-
-    def prove(self, entry):
-        """*entry* leaves the hands of the peer."""
-        if entry is self._mark:
-            self._mark = None
-            self.proven = self._mark_written
