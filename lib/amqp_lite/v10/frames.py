@@ -27,6 +27,7 @@ class FrameReader:
                           those is put into `taker`, else they are passed over. False: the frame
                           has to wait, nothing happened
     on_empty(channel)     a frame without a body
+    on_header(octets)     eight octets that came while `awaits_header` was set
     on_garbage(error)     what came is no frame, or on_frame() raised an AMQPError: the connection
                           ends
     """
@@ -39,6 +40,7 @@ class FrameReader:
     def reset(self):
         self.kind = SASL  # the type of frames that may come now
         self.frame_max = FRAME_MIN  # octets
+        self.awaits_header = False  # a protocol header is due, which is no frame
         self.deaf = True  # nothing is read any more
         self.stalled = False  # a frame waits for memory or for room in the output
         self.progress = 0  # ticks when the last frame was whole, or this one began
@@ -97,6 +99,10 @@ class FrameReader:
                 continue
             if end - i < 8:
                 return i
+            if self.awaits_header:
+                self.on_header(bytes(buf[i : i + 8]))
+                i += 8
+                continue
             try:
                 size = u32(buf, i)
                 start = i + self._check_head(buf, i, size)

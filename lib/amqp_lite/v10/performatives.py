@@ -11,17 +11,19 @@ from ..compat import const, u32
 from ..errors import SyntaxFailure
 from .codec import (
     Described,
+    Symbol,
     Typed,
     boolean_at,
     check_value,
     octets_at,
     serial_at,
+    serial_top_at,
     symbol_at,
     text_at,
     uint_at,
     write_value,
 )
-from .conditions import InvalidField
+from .conditions import InvalidField, condition_of
 
 # Frame bodies, AMQP 1.0 §2.7:
 OPEN = const(0x10)
@@ -108,6 +110,7 @@ _KINDS = {
     0x78: b"\xa0\xb0",  # x: binary
     0x79: b"\xa3\xb3",  # y: symbol
 }
+_DESCRIPTION = const(200)  # letters of an error's text
 _ANY = const(0x2A)
 _CAPITAL = const(0x20)  # this bit is not set
 
@@ -209,6 +212,10 @@ class Fields:
         """The lower 30 bits of the uint in field *k*, which is given."""
         return serial_at(self.buf, self.at[k])
 
+    def serial_top(self, k):
+        """Its upper 2 bits."""
+        return serial_top_at(self.buf, self.at[k])
+
     def boolean(self, k, default=False):
         """The boolean in field *k*."""
         return default if self.at[k] < 0 else boolean_at(self.buf, self.at[k])
@@ -294,6 +301,11 @@ def described_value(code, *fields):
     while count and fields[count - 1] is None:
         count -= 1
     return Described(Typed(0x53, code), list(fields[:count]) if count else Typed(0x45, []))
+
+
+def error_value(error):
+    """The AMQPError *error* as a field of what ends a link, a session or a connection."""
+    return described_value(ERROR, Symbol(condition_of(error)), error.text[:_DESCRIPTION])
 
 
 def frame(kind, channel, body):

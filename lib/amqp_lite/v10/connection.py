@@ -1,0 +1,382 @@
+"""The AMQP 1.0 engine of one connection: SASL, open, close, and frames to their sessions.
+
+The same face as that of 0-9-1: octets in by feed(), out by `output`; time comes by tick().
+"""
+
+from ..broker.queue import text
+from ..compat import const, ticks_add, ticks_diff
+from ..errors import AMQPError, NotAllowed
+from ..log import INFO, log
+from .codec import Symbol, Typed
+from .conditions import FramingError, InvalidField, NotAllowedNow
+from .frames import AMQP, FRAME_MIN, SASL, FrameReader
+from .output import Output
+from .performatives import (
+    BEGIN,
+    CLOSE,
+    END,
+    FLOW,
+    OPEN,
+    SASL_INIT,
+    SASL_MECHANISMS,
+    SASL_OUTCOME,
+    Fields,
+    described,
+    error_value,
+    frame,
+    uint,
+)
+from .session import Session
+
+SASL_HEADER = b"AMQP\x03\x01\x00\x00"
+HEADER = b"AMQP\x00\x01\x00\x00"
+
+# What the peer may send now.
+_AWAIT_INIT = const(0)
+_AWAIT_HEADER = const(1)
+_AWAIT_OPEN = const(2)
+_RUNNING = const(3)
+_CLOSING = const(4)  # we sent a close because of an error: the peer shall hang up
+_CLOSED = const(5)
+
+_OK = const(0)  # SASL outcomes, AMQP 1.0 §5.3.3.6
+_AUTH = const(1)
+_CLOSE_MS = const(2000)  # how long we wait for that
+_SHORTEST_IDLE_MS = const(1000)
+_EMPTY_FRAME = b"\x00\x00\x00\x08\x02\x00\x00\x00"
+
+# Fields of sasl-init and open:
+_MECHANISM = const(0)
+_RESPONSE = const(1)
+_CONTAINER = const(0)
+_HOSTNAME = const(1)
+_MAX_FRAME = const(2)
+_CHANNEL_MAX = const(3)
+_IDLE = const(4)
+
+
+class Connection(FrameReader):
+    """
+    broker   the model
+    access   the users
+    profile  numbers of limits.py
+    name     of this broker, its container-id
+    vhosts   names that an open's hostname may give as `vhost:name`
+    """
+
+    def __init__(self, broker, access, profile, name, vhosts):
+        FrameReader.__init__(self, profile["receive_buffer"])
+        self.broker = broker
+        self.output = Output(broker, profile["send_buffer"])
+        self.fields = Fields()
+        self.sessions = {}
+        self._access = access
+        self._container = name
+        self._vhosts = vhosts
+        self._offer_frame = profile["frame_max"]
+        self._offer_idle_ms = profile["heartbeat"] * 1000
+        self._channel_max = min(profile["channels"], 65536) - 1
+        self._login_octets = profile["login_bytes"]
+        self._reset()
+
+    def _reset(self):
+        self.state = _CLOSED
+        self.closed = True
+        self.user = None
+        self._user = None  # logged in, open still to come
+        self.address = ""
+        self.name = ""  # what the peer calls itself, for the log
+        self._octets = 0
+        self._heard = 0  # ticks
+        self._idle_ms = 0  # the peer wants to hear something so often; 0: never
+        self._verdict = False  # a refused login is to be said at the deadline
+        self._deadline = 0
+        self._timed = False
+
+    # --- the face of an engine ---
+
+    def open(self, address, deadline):
+        """A peer from *address* has sent the header of SASL; it has to log in by *deadline*."""
+        self._reset()
+        self.reset()
+        self.output.reset()
+        self.deaf = self.closed = False
+        self.state = _AWAIT_INIT
+        self.address = self.name = address
+        self._deadline = deadline
+        self._timed = True
+        self._heard = self.broker.now
+        self.output.put(SASL_HEADER)
+        mechanisms = Typed(0xE0, [Symbol("PLAIN")], b"\xa3")
+        self.output.put(frame(SASL, 0, described(SASL_MECHANISMS, mechanisms)))
+
+    def feed(self, buf, n):
+        self._heard = self.broker.now
+        if self.user is None:
+            self._octets += n
+            if self._octets > self._login_octets:
+                self.on_garbage(FramingError("%d octets and no login" % self._octets))
+        self.read(buf, n)
+
+    def resume(self):
+        if self.stalled:
+            self.stalled = False
+            self._heard = self.broker.now
+            self.read_on()
+
+    def pump(self):
+        """Write what waited for room."""
+        self.output.pump()
+
+    def tick(self):
+        now = self.broker.now
+        wait = 1000
+        if self._timed:
+            left = ticks_diff(self._deadline, now)
+            if left <= 0:
+                self._expired()
+            elif left < wait:
+                wait = left
+        if self.state == _RUNNING:
+            output = self.output
+            if self._idle_ms:
+                if ticks_diff(now, output.spoke) >= self._idle_ms // 2 and not output.pending:
+                    output.put(_EMPTY_FRAME)
+                wait = min(wait, self._idle_ms // 4)
+            overdue = self._overdue(now)
+            if overdue is not None:
+                self._cut(overdue)
+        return wait
+
+    def _overdue(self, now):
+        """What the peer should have done by now; None when it is in time."""
+        idle = self._offer_idle_ms
+        patience = max(2 * idle, 60000)
+        if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
+            return "it does not read"
+        if self.stalled:
+            return None
+        # It was told half of what we bear.
+        if idle and ticks_diff(now, self._heard) > 2 * idle:
+            return "no frame for two idle-time-outs"
+        if self.amid_frame() and ticks_diff(now, self.progress) > patience:
+            return "a frame that does not end"
+        return None
+
+    def lost(self):
+        """The peer is gone, or shall be at once: give back everything, send nothing more."""
+        self._give_back()
+        self.state = _CLOSED
+        self.closed = self.deaf = True
+        self.output.pending = 0
+
+    def _give_back(self):
+        for channel in list(self.sessions):
+            self.sessions.pop(channel).release()
+        self.output.give_back()
+        self.broker.delete_owned(self)
+        self.stalled = False
+
+    # --- frames, found by frames.py ---
+
+    def on_header(self, octets):
+        """The protocol header behind the login. AMQP 1.0 §5.3.2."""
+        self.awaits_header = False
+        self.output.put(HEADER)
+        if octets != HEADER:
+            log.warning("%s sent another protocol header behind its login", self.name)
+            self.broker.metrics.peers_cut += 1
+            self._end()
+            return
+        self.state = _AWAIT_OPEN
+        self.kind = AMQP
+
+    def on_empty(self, channel):
+        if self.state < _AWAIT_OPEN:
+            raise FramingError("an empty frame before the login")
+
+    def on_frame(self, channel, buf, i, end, more):
+        fields = self.fields
+        behind = fields.scan(buf, i, end)
+        if behind != end or more:
+            raise FramingError("octets behind a %s" % fields.name())
+        code = fields.code
+        if not self.output.takes_reply():
+            return False
+        if self.state == _AWAIT_INIT:
+            if code != SASL_INIT:
+                raise NotAllowedNow("%s, a sasl-init was due" % fields.name())
+            self._on_init()
+        elif self.state == _AWAIT_OPEN:
+            if code != OPEN:
+                raise NotAllowedNow("%s, an open was due" % fields.name())
+            self._on_open()
+        elif code == CLOSE:
+            self._on_close()
+        else:
+            self._on_session(channel, code)
+        return True
+
+    def send(self, channel, performative):
+        """Write a whole frame."""
+        self.output.put(frame(AMQP, channel, performative))
+
+    # --- SASL ---
+
+    def _on_init(self):
+        fields = self.fields
+        mechanism = fields.symbol(_MECHANISM)
+        found = None
+        if mechanism == b"PLAIN" and fields.has(_RESPONSE):
+            # authorization-id NUL user NUL password, RFC 4616.
+            parts = fields.octets(_RESPONSE).split(b"\0")
+            if len(parts) == 3 and parts[1]:
+                found = self._access.login(parts[1], parts[2], self.address, self.broker.now)
+        if found is None:
+            self.broker.metrics.logins_refused += 1
+            delay = self._access.penalty(self.address, self.broker.now)
+            log.warning("login from %s refused, answered in %d ms", self.name, delay)
+            self._verdict = True
+            self._limit(delay)
+            self.deaf = True  # until then
+            return
+        self._user = found
+        self._say_outcome(_OK)
+        self.state = _AWAIT_HEADER
+        self.awaits_header = True
+
+    def _say_outcome(self, outcome):
+        self.output.put(frame(SASL, 0, described(SASL_OUTCOME, Typed(0x50, outcome))))
+
+    # --- open, close ---
+
+    def _on_open(self):
+        fields = self.fields
+        container = fields.text(_CONTAINER)
+        if not container:
+            raise InvalidField("an empty container-id")
+        frame_max = fields.uint(_MAX_FRAME, 0x3FFFFFFF)
+        if frame_max < FRAME_MIN:
+            raise InvalidField("max-frame-size of %d, at least %d" % (frame_max, FRAME_MIN))
+        idle = fields.uint(_IDLE, 0)
+        if idle and idle < _SHORTEST_IDLE_MS:
+            raise InvalidField("idle-time-out of %d ms, at least %d" % (idle, _SHORTEST_IDLE_MS))
+        hostname = fields.text(_HOSTNAME)
+        if hostname is not None and hostname.startswith("vhost:"):
+            if hostname[6:].encode() not in self._vhosts:
+                raise NotAllowed("vhost '%s' not found" % hostname[6:])
+        self.user = self._user
+        self.state = _RUNNING
+        self._timed = False
+        self._idle_ms = idle
+        self._channel_max = min(self._channel_max, fields.uint(_CHANNEL_MAX, 65535))
+        self.output.frame_max = frame_max
+        self.frame_max = self._offer_frame
+        self.name = "%s (%s)" % (self.address, _printable(container))
+        if log.level <= INFO:
+            log.info("%s logged in as '%s'", self.name, text(self.user.name))
+        self._say_open()
+
+    def _say_open(self):
+        idle = uint(self._offer_idle_ms // 2) if self._offer_idle_ms else None
+        self.send(
+            0,
+            described(
+                OPEN, self._container, None, uint(self._offer_frame),
+                Typed(0x60, self._channel_max), idle,
+            ),
+        )  # fmt: skip
+
+    def _on_close(self):
+        log.info("%s closed", self.name)
+        self._give_back()
+        self.send(0, described(CLOSE))
+        self._limit(_CLOSE_MS)
+        self._end()
+
+    # --- sessions ---
+
+    def _on_session(self, channel, code):
+        fields = self.fields
+        session = self.sessions.get(channel)
+        if code == BEGIN:
+            if channel > self._channel_max:
+                raise FramingError("channel %d, channel-max is %d" % (channel, self._channel_max))
+            if session is not None:
+                raise NotAllowedNow("channel %d has a session" % channel)
+            session = Session(self, channel)
+            session.begin(fields)
+            self.sessions[channel] = session
+            return
+        if session is None:
+            raise NotAllowedNow("%s on channel %d without a session" % (fields.name(), channel))
+        if session.closing:
+            if code == END:
+                del self.sessions[channel]
+            return
+        if code == END:
+            del self.sessions[channel]
+            session.end()
+            return
+        try:
+            if code != FLOW:
+                raise NotAllowedNow("%s on a session" % fields.name())
+            session.on_flow(fields)
+        except (InvalidField, FramingError, NotAllowedNow):
+            raise
+        except AMQPError as error:
+            log.info("%s channel %d: %s", self.name, channel, error.text)
+            session.closing = True
+            session.end(error)
+
+    # --- errors ---
+
+    def on_garbage(self, error):
+        """The connection ends for *error*: say so, and read nothing more."""
+        if self.state >= _CLOSING:
+            return
+        log.warning("%s: %s", self.name, error.text)
+        self.broker.metrics.peers_cut += 1
+        self._give_back()
+        if self.state < _AWAIT_OPEN:
+            # Nothing can be said in SASL but that nobody got in.
+            if self.state == _AWAIT_INIT:
+                self._say_outcome(_AUTH)
+            self._end()
+            return
+        if self.state == _AWAIT_OPEN:
+            self._say_open()  # AMQP 1.0 §2.4.1: a close comes behind an open
+        self.send(0, described(CLOSE, error_value(error)))
+        self.state = _CLOSING
+        self.deaf = True
+        self._limit(_CLOSE_MS)
+
+    def _expired(self):
+        self._timed = False
+        if self._verdict:
+            self._verdict = False
+            self._say_outcome(_AUTH)
+            self._end()
+            return
+        if self.state < _RUNNING:
+            log.warning("%s did not log in in time", self.name)
+            self.broker.metrics.peers_cut += 1
+        self.lost()
+
+    def _cut(self, why):
+        log.warning("%s cut: %s", self.name, why)
+        self.broker.metrics.peers_cut += 1
+        self.lost()
+
+    def _end(self):
+        """Nothing more is read; what is in the buffer goes out."""
+        self.state = _CLOSED
+        self.closed = self.deaf = True
+
+    def _limit(self, ms):
+        self._deadline = ticks_add(self.broker.now, ms)
+        self._timed = True
+
+
+def _printable(name):
+    return "".join([c if 32 <= ord(c) < 127 else "?" for c in name[:60]])
