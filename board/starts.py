@@ -23,7 +23,11 @@ def may_start(retained):
 
 
 def failed(error, board, retained):
-    """The program ends with *error*: keep and print it, then start the board anew."""
+    """The program ends with *error*: keep and print it, then start the board anew.
+
+    Ctrl-C meanwhile leaves people at the console.
+    """
+    is_over = True
     try:
         gc.collect()
         text = io.StringIO()
@@ -35,5 +39,9 @@ def failed(error, board, retained):
         if board.NAME != "linux":
             print("It starts again in %d s." % _READ_S)
             time.sleep(_READ_S)
+    except KeyboardInterrupt:
+        is_over = False
+        retained.good()
     finally:
-        board.reset()
+        if is_over:
+            board.reset()

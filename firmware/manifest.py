@@ -9,9 +9,10 @@ MicroPython 1.24 or newer, and what their ports/rp2/README.md asks for, there in
     make BOARD=RPI_PICO_W all FROZEN_MANIFEST=<absolute path of this file>
 
 and build-RPI_PICO_W/firmware.uf2 is what goes onto the board; in ports/esp32 it is
-BOARD=ESP32_GENERIC. Such a board needs its config.json and no other file. MicroPython prefers what
-is inside to /lib, and also to the boot.py and main.py of the file system; a whole /amqp_lite or
-/board comes before it, to try a change.
+BOARD=ESP32_GENERIC. Such a board needs a config.json and no other file: `amqp-lite deploy` brings
+one, or it is what `amqp-lite config complete` prints. MicroPython prefers what is inside to /lib,
+and also to the boot.py and main.py of the file system; a whole /amqp_lite or /board comes before
+it, to try a change.
 """
 
 import os
@@ -22,7 +23,7 @@ try:
 except Exception:  # it has none of its own
     include("$(PORT_DIR)/boards/manifest.py")  # noqa: F821
 
-_NEVER = ("compat_cpython.py", "compat_tls_cpython.py", "linux")
+_NEVER = ("compat_cpython.py", "compat_tls_cpython.py", "convert.py", "linux", "v10")
 
 
 def _files(top):

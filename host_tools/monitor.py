@@ -27,8 +27,7 @@ _LOG_ROWS = 5  # that it has in any case
 # Segment files (store/segments.py) lie on littlefs, which levels the wear of its blocks.
 _SEGMENT = 32768  # octets
 _BLOCK = 4096
-_COMMITS_PER_S = 10  # at most: segments gather for 100 ms
-_ERASES_PER_COMMIT = 1.11  # measured, append and flush
+_ERASES_PER_SYNC = 1.11  # measured, append and flush
 
 
 def do_status(args):
@@ -434,17 +433,14 @@ class View:
         seconds = self._seconds(self._first)
         if not seconds:
             return "the file system spreads it over its blocks; in a moment: how long it lasts"
-        commits = sum(
-            min(self._grown(name, self._first) / seconds, _COMMITS_PER_S)
-            for name in ("published", "acknowledged")
-        )
-        if not commits:
+        syncs = store.get("syncs", 0) - self._first["store"].get("syncs", 0)
+        if syncs <= 0:
             return "nothing is written now"
-        erases = commits * _ERASES_PER_COMMIT
+        erases = syncs / seconds * _ERASES_PER_SYNC
         blocks = store["sectors"] * store["sector_octets"] // _BLOCK
         left = years_left(blocks * ENDURANCE, erases * _DAY_S)
         return (
-            f"years it lasts at this rate, at least: {left} ({erases:.1f} erases/s go round"
+            f"years it lasts at this rate, at least: {left} ({erases:.2f} erases/s go round"
             f" {blocks} blocks)"
         )
 

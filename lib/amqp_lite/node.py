@@ -7,7 +7,7 @@ node.run()                       # or: while True: node.step(100)   or: await no
 """
 
 from . import __version__
-from .compat import const, heap_free, print_error, ticks_diff, ticks_ms, unload
+from .compat import const, heap_free, print_error, ticks_diff, unload
 from .errors import ConfigError
 from .log import log
 
@@ -31,7 +31,6 @@ class Node:
         self.device = settings["device"]
         self.profile = profile
         self.running = False
-        self._started = ticks_ms()
         self._subscribers = []
         self._asked = None  # an entry: somebody wants to know the status
         self.broker, self.reactor, self._bridges = _built(settings, profile, self)
@@ -141,7 +140,7 @@ class Node:
         return {
             "device": self.device,
             "version": __version__,
-            "uptime_ms": broker.now - self._started,
+            "uptime_ms": broker.uptime_ms(),
             "heap_free": heap_free(),
             "connections": [engine.name for engine in self.reactor.connections()],
             "blocks_free": broker.pool.available,

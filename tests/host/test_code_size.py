@@ -13,9 +13,9 @@ LIB = ROOT / "lib"
 # Needed once at start and given back, or imported only by boards that use them, or by desktops. Of
 # the devices a board keeps one: `segments`, the largest, on a stock Pico W.
 NOT_KEPT = {
-    "checks", "compat_cpython", "compat_tls_cpython", "config", "device", "file", "limits",
-    "declare", "local", "make", "open", "properties", "ram", "recovery", "settings", "start",
-    "status",
+    "checks", "compat_cpython", "compat_tls_cpython", "config", "convert", "device", "file",
+    "limits", "declare", "local", "make", "open", "properties", "ram", "recovery", "settings",
+    "start", "status",
 }  # fmt: skip
 LATER = {"v10"}  # imported when somebody speaks it
 TLS = {"certificate", "compat_tls_micropython", "tls"}

@@ -184,6 +184,19 @@ def test_a_program_that_was_there_is_kept_at_the_first_deployment(folder, config
         assert (folder / "main.old.py").read_text() == "print('mine')"
 
 
+def test_a_program_that_was_there_is_kept_also_when_the_first_deployment_ends_early(
+    folder, config
+):
+    (folder / "main.py").write_text("print('mine')")
+    (folder / "boot.py").write_text("print('boots')")
+    with FakeBoard(folder, "die=20000") as board:
+        refuses(board, "--config", config, "--no-reset", code=1)
+    with FakeBoard(folder) as board:
+        deploy(board, "--config", config, "--no-reset")
+    assert (folder / "main.old.py").read_text() == "print('mine')"
+    assert (folder / "boot.old.py").read_text() == "print('boots')"
+
+
 @pytest.mark.parametrize("octets", [3000, 60000, 130000])
 def test_a_board_that_dies_meanwhile_is_finished_later(deployed, octets):
     finished = files(deployed)
@@ -208,6 +221,30 @@ def test_too_little_space_is_told_before_anything_is_written(folder, config):
             r"write [\d,]+", text
         )  # fmt: skip
         assert set(files(folder)) <= {"main.py", "ran"}
+
+
+def test_a_ring_that_does_not_fit_is_told_before_anything_is_written(folder, tmp_path):
+    large = write_config(tmp_path, store={"kind": "board", "size": 524288})
+    with FakeBoard(folder, "free=800000") as board:
+        text, _ = refuses(board, "--config", large)
+        found = re.fullmatch(
+            r"store.size: a ring of 524,288 octets does not fit into the board's file system"
+            r" beside the rest, ([\d,]+) do", text
+        )  # fmt: skip
+        assert found, text
+        assert files(folder) == {}
+        size = int(found[1].replace(",", ""))
+        assert 131072 <= size < 524288 and size % 32768 == 0
+        fits = write_config(tmp_path, store={"kind": "board", "size": size})
+        deploy(board, "--config", fits, "--no-reset")
+
+
+def test_sources_that_do_not_fit_are_told_before_anything_is_written(folder, tmp_path):
+    pico = write_config(tmp_path)
+    with FakeBoard(folder) as board:
+        text, _ = refuses(board, "--config", pico, "--board", "pico_w", "--py")
+        assert text.startswith("as .py files it needs more memory than there is (profile.heap: ")
+        assert "mpy-cross" in text and files(folder) == {}
 
 
 def test_a_mistake_in_the_configuration_stops_nothing(folder, config, tmp_path):
@@ -263,9 +300,11 @@ def test_the_profile_is_that_of_the_board(folder, tmp_path):
         assert text.startswith("no profile 'pico', there are esp32, linux, pico_w")
 
 
-def test_sources_instead_of_compiled_files(deployed):
+def test_sources_instead_of_compiled_files(deployed, tmp_path):
+    small = {"blocks": 20, "message_max": 1024, "messages": 20, "deliveries": 24}
     with FakeBoard(deployed) as board:
-        output = deploy(board, "--py", "--no-reset")
+        config = write_config(tmp_path, limits=small)
+        output = deploy(board, "--py", "--no-reset", "--config", config)
         assert " removed" in output
         there = files(deployed)
         assert not [path for path in there if path.endswith(".mpy")]

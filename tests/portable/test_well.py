@@ -87,6 +87,33 @@ def test_marks_wait_as_long_as_commits():
             node.close()
 
 
+def test_syncs_of_segments_are_counted():
+    with Folder() as folder:
+        node = in_segments(folder)
+        before = node.status()["store"]["syncs"]
+        node.broker.store.commit_now()
+        assert node.status()["store"]["syncs"] == before + 1
+        node.publish("", "all", "transient")
+        node.broker.store.commit_now()
+        assert node.status()["store"]["syncs"] == before + 1
+        node.close()
+
+
+def test_how_long_it_runs_beyond_the_end_of_ticks():
+    node = new_node(None)
+    assert node.status()["uptime_ms"] == 0
+    broker = node.broker
+    broker.tick()
+    days = 0
+    for _ in range(30):
+        days += 1
+        broker.now = ticks_add(broker.now, 86400000)
+        broker.tick()
+        broker.now = ticks_add(broker.now, 500)
+        assert node.status()["uptime_ms"] == days * 86400500
+    node.close()
+
+
 def test_a_store_that_failed_is_not_well():
     with Folder() as folder:
         node = in_segments(folder)

@@ -7,7 +7,7 @@ wheel. Methods raise the errors of errors.py; each protocol engine picks the sco
 from binascii import hexlify
 from os import urandom
 
-from ..compat import MICROPYTHON, equal, find_name, ticks_diff
+from ..compat import MICROPYTHON, equal, find_name, ticks_add, ticks_diff
 from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded
 from .consumer import Consumer
 from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
@@ -43,6 +43,8 @@ class Broker:
         self.store = store
         self.metrics = Metrics()
         self.now = 0
+        self._uptime_s = 0
+        self._counted = -1  # ticks up to which these seconds count; -1: from the first tick on
         self.committed = True  # the store has what it was given
         self.failures = 0  # of the store: what was accepted and not confirmed by then is lost
         self.live = 0  # messages that all consumers together may hold ahead of others
@@ -591,8 +593,20 @@ class Broker:
 
     # --- time ---
 
+    def uptime_ms(self):
+        """How long it has been ticked."""
+        if self._counted < 0:
+            return 0
+        return 1000 * self._uptime_s + ticks_diff(self.now, self._counted)
+
     def tick(self):
         """Drop what has expired. Call it about once a second."""
+        if self._counted < 0:
+            self._counted = self.now
+        # Ticks wrap after days, and boards run for months.
+        passed = ticks_diff(self.now, self._counted) // 1000
+        self._uptime_s += passed
+        self._counted = ticks_add(self._counted, 1000 * passed)
         self.store.tick()
         for name in list(self.queues):
             queue = self.queues[name]

@@ -659,6 +659,7 @@ class Durable(Definitions):
             "sector_octets": ring.sector_size,
             "sectors_free": free,
             "erases_most": ring.worn,
+            "syncs": getattr(ring.device, "syncs", 0),
             "faults": ring.faults,
             "damaged": self.damaged,
             "marks_refused": ring.refused,

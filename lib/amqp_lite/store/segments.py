@@ -64,6 +64,7 @@ class SegmentFlash:
         self.sectors = sectors
         self.trusted = True
         self.commit_ms = 100
+        self.syncs = 0  # that had something to do: each costs an erase
         self._front_size = front = page_size // 2
         self.buf = bytearray(page_size + front)
         self._view = memoryview(self.buf)[:page_size]
@@ -328,6 +329,7 @@ class SegmentFlash:
         """Write what is not on flash yet, the data before the patches."""
         if not self._dirty:
             return
+        self.syncs += 1
         try:
             for role in (_HEAD, _FIX):
                 if self._files[role] is not None:
