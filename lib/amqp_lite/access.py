@@ -9,6 +9,7 @@ Permissions are prefix patterns: "*" is everything, "sensors.*" every name that 
 from binascii import a2b_base64
 
 from .compat import sha256, ticks_add, ticks_diff
+from .errors import AccessRefused
 
 CONFIGURE = "configure"
 WRITE = "write"
@@ -40,6 +41,14 @@ class User:
             if pattern == name or (pattern.endswith(b"*") and name.startswith(pattern[:-1])):
                 return True
         return False
+
+    def demand(self, kind, name, what):
+        """Raises AccessRefused unless the user may *kind* the queue or exchange called *name*."""
+        if not self.may(kind, name):
+            raise AccessRefused(
+                "%s access to %s '%s' in vhost '/' refused for user '%s'"
+                % (kind, what, str(name, "utf-8"), str(self.name, "utf-8"))
+            )
 
 
 class Access:

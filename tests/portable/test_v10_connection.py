@@ -1,46 +1,16 @@
 """The life of an AMQP 1.0 connection: login, open, sessions, close; and every wrong turn in it."""
 
 import wire10
-from amqp_lite.compat import ticks_add
 from amqp_lite.v10 import performatives as performative
 from amqp_lite.v10.codec import Symbol, Typed
-from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.frames import AMQP, SASL
 from amqp_lite.v10.performatives import described, frame, uint
+from clients10 import ask, client, connect, take
 from wire10 import HEADER, SASL_HEADER
-from world import Peer, World
+from world import World
 
 MECHANISMS = ["sasl-mechanisms", 0, [[Symbol("PLAIN")]]]
 GREETING = [SASL_HEADER, MECHANISMS]
-
-
-def connect(world, address="127.0.0.1"):
-    """A peer that has sent the header of SASL and nothing more."""
-    engine = Connection(world.broker, world.access, world.profile, "edge-1", (b"/", b"edge"))
-    peer = Peer(world, engine)
-    world.peers.append(peer)
-    engine.open(address, ticks_add(world.broker.now, world.profile["login_ms"]))
-    world.run()
-    return peer
-
-
-def take(peer):
-    found, peer.inbox = wire10.split(peer.inbox)
-    return found
-
-
-def ask(peer, octets):
-    peer.send(octets)
-    return take(peer)
-
-
-def client(world, **options):
-    """A peer that is logged in and has its connection open."""
-    peer = connect(world)
-    take(peer)
-    found = ask(peer, wire10.init() + HEADER + wire10.open_connection(**options))
-    assert found[2][0] == "open", found
-    return peer
 
 
 def closed_by(peer, octets):
@@ -64,7 +34,7 @@ def test_a_connection_from_header_to_close():
     ]
     assert peer.engine.user.name == b"guest" and peer.engine.name == "127.0.0.1 (client)"
     assert ask(peer, wire10.begin(3, window=50)) == [
-        ["begin", 3, [3, 0, 2048, 0x7FFFFFFF, 15]]
+        ["begin", 3, [3, 0, 2048, 0x3FFFFFFF, 15]]
     ]
     assert ask(peer, wire10.end(3)) == [["end", 3, []]]
     assert ask(peer, wire10.close()) == [["close", 0, []]]
@@ -196,7 +166,7 @@ def test_what_a_running_connection_does_not_take():
         (wire10.end(), "amqp:not-allowed"),
         (wire10.end(5), "amqp:not-allowed"),
         (frame(AMQP, 0, transfer), "amqp:not-allowed"),
-        (frame(AMQP, 0, transfer + b"x" * 5000), "amqp:connection:framing-error"),
+        (frame(AMQP, 0, transfer + b"x" * 5000), "amqp:not-allowed"),
         (frame(AMQP, 0, described(performative.ACCEPTED)), "amqp:not-allowed"),
         (frame(AMQP, 0, described(performative.BEGIN)), "amqp:invalid-field"),
         (wire10.begin() + wire10.flow(0, uint(0)), "amqp:invalid-field"),
@@ -222,7 +192,7 @@ def test_flows_of_a_session():
     assert ask(peer, wire10.flow(1, *fields)) == []
     echo = fields + (None,) * 5 + (True,)
     assert ask(peer, wire10.flow(1, *echo)) == [
-        ["flow", 1, [0xFFFFFFFE, 2048, 0, 0x7FFFFFFF]]
+        ["flow", 1, [0xFFFFFFFE, 2048, 0, 0x3FFFFFFF]]
     ]
     session = peer.engine.sessions[1]
     for _ in range(5):
@@ -244,7 +214,7 @@ def test_the_window_of_a_session():
     session.received()
     peer.world.run()
     # The serial number wrapped on the way.
-    assert take(peer) == [["flow", 1, [1023, 2048, 0, 0x7FFFFFFF]]]
+    assert take(peer) == [["flow", 1, [1023, 2048, 0, 0x3FFFFFFF]]]
 
 
 def test_heartbeats_both_ways():

@@ -1,9 +1,9 @@
 """AMQP 1.0 frames for tests: made, and taken apart."""
 
 from amqp_lite.v10 import performatives as performative
-from amqp_lite.v10.codec import Symbol, Typed, read_value
+from amqp_lite.v10.codec import Described, Symbol, Typed, read_value, write_value
 from amqp_lite.v10.frames import AMQP, SASL
-from amqp_lite.v10.performatives import described, frame, uint
+from amqp_lite.v10.performatives import described, described_value, frame, uint
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 HEADER = b"AMQP\x00\x01\x00\x00"
@@ -76,3 +76,80 @@ def error_of(row):
     if not row[2]:
         return None
     return row[2][-1].value[0].text
+
+
+# --- links ---
+
+
+def attach_sender(name, target, handle=0, channel=0, settle=None, count=0, **terminus):
+    """A link that the client sends on. *target*: an address, None for the anonymous terminus."""
+    return frame(
+        AMQP, channel, described(
+            performative.ATTACH, name, uint(handle), False,
+            None if settle is None else Typed(0x50, settle), None,
+            described_value(performative.SOURCE, "here"),
+            described_value(performative.TARGET, target, *_fields(terminus)),
+            None, None, uint(count),
+        ),
+    )  # fmt: skip
+
+
+def attach_receiver(name, source, handle=0, channel=0, settle=None, **terminus):
+    """A link that the client receives from."""
+    return frame(
+        AMQP, channel, described(
+            performative.ATTACH, name, uint(handle), True,
+            None if settle is None else Typed(0x50, settle), None,
+            described_value(performative.SOURCE, source, *_fields(terminus)),
+            described_value(performative.TARGET, "there"),
+        ),
+    )  # fmt: skip
+
+
+def _fields(terminus):
+    """durable, expiry-policy, timeout and dynamic."""
+    return None, None, None, terminus.get("dynamic")
+
+
+def detach(handle=0, channel=0, closed=True):
+    return frame(AMQP, channel, described(performative.DETACH, uint(handle), closed))
+
+
+def credit(handle, credit, count=0, channel=0, drain=None, echo=None):
+    """A flow for the receiver of *handle*."""
+    return flow(
+        channel, uint(0), uint(1000), uint(0), uint(1000), uint(handle), uint(count),
+        uint(credit), None, drain, echo,
+    )  # fmt: skip
+
+
+def message(body=b"", durable=None, ttl=None, to=None, subject=None, user=None, headers=None):
+    """The octets of a message of one data section."""
+    sections = b""
+    if durable is not None or ttl is not None:
+        sections += described(performative.HEADER, durable, None, ttl and uint(ttl))
+    if to or subject or user:
+        sections += described(performative.PROPERTIES, None, user, to, subject)
+    if headers:
+        sections += write_value(Described(Typed(0x53, 0x74), headers))
+    return sections + write_value(Described(Typed(0x53, 0x75), body))
+
+
+def transfer(payload, number=0, handle=0, channel=0, settled=None, more=None, tag=b"t", **given):
+    """A transfer; without *number* one that goes on."""
+    return frame(
+        AMQP, channel, described(
+            performative.TRANSFER, uint(handle), None if number is None else uint(number),
+            tag, uint(0), settled, more, None, None, None, given.get("aborted"),
+        ) + payload,
+    )  # fmt: skip
+
+
+def disposition(first, last=None, state=performative.ACCEPTED, settled=True, channel=0, *more):
+    """A receiver's."""
+    return frame(
+        AMQP, channel, described(
+            performative.DISPOSITION, True, uint(first), None if last is None else uint(last),
+            settled, state and described_value(state, *more),
+        ),
+    )  # fmt: skip

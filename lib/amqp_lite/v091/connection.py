@@ -432,11 +432,7 @@ class Connection(FrameReader):
 
     def user_may(self, kind, name, what):
         """Raises AccessRefused unless the user may *kind* the queue or exchange *name*."""
-        if not self.user.may(kind, name):
-            raise AccessRefused(
-                "%s access to %s '%s' in vhost '/' refused for user '%s'"
-                % (kind, what, str(name, "utf-8"), str(self.user.name, "utf-8"))
-            )
+        self.user.demand(kind, name, what)
 
     # --- channels ---
 

@@ -269,6 +269,17 @@ def octets_at(buf, i):
     return -1, 0
 
 
+def octets_begin(buf, i):
+    """The index of them alone, -1 for none; as octets_size() it allocates nothing."""
+    code = buf[i] & 0xF0
+    return i + 2 if code == 0xA0 else i + 5 if code == 0xB0 else -1
+
+
+def octets_size(buf, i):
+    """Their length alone."""
+    return u32(buf, i + 1) if buf[i] & 0x10 else buf[i + 1]
+
+
 def text_at(buf, i):
     """The string at *i*. Raises SyntaxFailure when it is none, or not UTF-8."""
     at, n = octets_at(buf, i)

@@ -1,31 +1,36 @@
-"""The AMQP 1.0 engine of one connection: SASL, open, close, and frames to their sessions.
+"""The AMQP 1.0 engine of one connection: SASL, open, close, and performatives to their sessions.
 
 The same face as that of 0-9-1: octets in by feed(), out by `output`; time comes by tick().
 """
 
 from ..broker.queue import text
 from ..compat import const, ticks_add, ticks_diff
-from ..errors import AMQPError, NotAllowed
+from ..errors import AMQPError, NotAllowed, SyntaxFailure
 from ..log import INFO, log
 from .codec import Symbol, Typed
 from .conditions import FramingError, InvalidField, NotAllowedNow
 from .frames import AMQP, FRAME_MIN, SASL, FrameReader
 from .output import Output
 from .performatives import (
+    ATTACH,
     BEGIN,
     CLOSE,
+    DETACH,
+    DISPOSITION,
     END,
     FLOW,
     OPEN,
     SASL_INIT,
     SASL_MECHANISMS,
     SASL_OUTCOME,
+    TRANSFER,
     Fields,
     described,
     error_value,
     frame,
     uint,
 )
+from .sections import Sections
 from .session import Session
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
@@ -69,6 +74,8 @@ class Connection(FrameReader):
         self.broker = broker
         self.output = Output(broker, profile["send_buffer"])
         self.fields = Fields()
+        self.terminus = Fields()  # of a described list inside of these
+        self.sections = Sections(self.terminus)
         self.sessions = {}
         self._access = access
         self._container = name
@@ -125,8 +132,15 @@ class Connection(FrameReader):
             self.read_on()
 
     def pump(self):
-        """Write what waited for room."""
-        self.output.pump()
+        """Write what waited for room, for a commit or for a consumer to read on."""
+        output = self.output
+        flowing = output.pump()
+        for channel in self.sessions:
+            self.sessions[channel].pump()
+        if flowing and output.starved:
+            output.starved = False
+            for channel in self.sessions:
+                self.sessions[channel].dispatch()
 
     def tick(self):
         now = self.broker.now
@@ -198,9 +212,11 @@ class Connection(FrameReader):
     def on_frame(self, channel, buf, i, end, more):
         fields = self.fields
         behind = fields.scan(buf, i, end)
+        code = fields.code
+        if code == TRANSFER and self.state == _RUNNING:
+            return self._on_session(channel, code, buf, behind, end, more)
         if behind != end or more:
             raise FramingError("octets behind a %s" % fields.name())
-        code = fields.code
         if not self.output.takes_reply():
             return False
         if self.state == _AWAIT_INIT:
@@ -214,7 +230,7 @@ class Connection(FrameReader):
         elif code == CLOSE:
             self._on_close()
         else:
-            self._on_session(channel, code)
+            return self._on_session(channel, code, buf, behind, end, more)
         return True
 
     def send(self, channel, performative):
@@ -296,7 +312,8 @@ class Connection(FrameReader):
 
     # --- sessions ---
 
-    def _on_session(self, channel, code):
+    def _on_session(self, channel, code, buf, behind, end, more):
+        """A performative of the session on *channel*. False: it has to wait."""
         fields = self.fields
         session = self.sessions.get(channel)
         if code == BEGIN:
@@ -307,27 +324,41 @@ class Connection(FrameReader):
             session = Session(self, channel)
             session.begin(fields)
             self.sessions[channel] = session
-            return
+            return True
         if session is None:
             raise NotAllowedNow("%s on channel %d without a session" % (fields.name(), channel))
-        if session.closing:
-            if code == END:
-                del self.sessions[channel]
-            return
         if code == END:
             del self.sessions[channel]
-            session.end()
-            return
+            if not session.closing:
+                session.end()
+            return True
+        if session.closing:
+            return True
         try:
-            if code != FLOW:
+            if code == TRANSFER:
+                return session.on_transfer(fields, buf, behind, end, more)
+            if code == DISPOSITION:
+                session.on_disposition(fields)
+            elif code == FLOW:
+                session.on_flow(fields)
+            elif code == ATTACH:
+                session.attach(fields)
+            elif code == DETACH:
+                session.on_detach(fields)
+            else:
                 raise NotAllowedNow("%s on a session" % fields.name())
-            session.on_flow(fields)
-        except (InvalidField, FramingError, NotAllowedNow):
+        except (SyntaxFailure, InvalidField, FramingError, NotAllowedNow):
             raise
         except AMQPError as error:
             log.info("%s channel %d: %s", self.name, channel, error.text)
             session.closing = True
             session.end(error)
+        return True
+
+    def steal(self, name, to_peer):
+        """A link of this *name* was attached: another one of it has to go."""
+        for channel in self.sessions:
+            self.sessions[channel].steal(name, to_peer)
 
     # --- errors ---
 

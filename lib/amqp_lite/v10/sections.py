@@ -12,7 +12,7 @@ Body: they may be larger than any buffer, and nobody but a consumer has to under
 from ..broker.broker import MAX_TTL_MS
 from ..compat import const, u32
 from ..errors import SyntaxFailure
-from .codec import check_value, items_at, octets_at
+from .codec import check_value
 from .performatives import HEADER, PROPERTIES
 
 _DELIVERY_ANNOTATIONS = const(0x71)
@@ -43,6 +43,7 @@ _NAMES = {
     VALUE: b"amqp:amqp-value:*",
     _FOOTER: b"amqp:footer:map",
 }
+_MOST = const(4)  # sections before the body that are stored
 _LONGEST_HEAD = const(40)  # octets of a descriptor, and of a value's constructor and size
 
 
@@ -53,7 +54,7 @@ class Incomplete(Exception):
 class Sections:
     """What the broker has to know of the sections before the body, and where they are.
 
-    kept        [(start, end)] of those that are stored: all but the delivery-annotations
+    count, starts, stops   of those that are stored: all but the delivery-annotations
     body        index behind them
     durable     boolean
     ttl_ms      -1: not given
@@ -62,12 +63,13 @@ class Sections:
 
     def __init__(self, fields):
         self._fields = fields
-        self.kept = []
+        self.starts = [0] * _MOST
+        self.stops = [0] * _MOST
         self.body = 0
         self._forget()
 
     def _forget(self):
-        self.kept.clear()
+        self.count = 0
         self.durable = False
         self.ttl_ms = -1
         self.to = self.subject = self.reply_to = self.user_id = -1
@@ -81,9 +83,10 @@ class Sections:
         self._forget()
         before = 0
         while True:
-            code, at = section_at(buf, i, end)
+            code = section_at(buf, i, end)
             if not code:
                 raise Incomplete
+            at = section_value(buf, i)
             if code >= DATA:
                 self.body = i
                 return
@@ -99,12 +102,13 @@ class Sections:
                 else:
                     self._note_properties()
             else:
-                items_at(buf, at)
-                if buf[at] & 0x0F != 1:
+                if buf[at] & 0xEF != 0xC1:
                     raise SyntaxFailure("section 0x%02x is no map" % code)
                 stop = check_value(buf, at, end)
             if code != _DELIVERY_ANNOTATIONS:
-                self.kept.append((i, stop))
+                self.starts[self.count] = i
+                self.stops[self.count] = stop
+                self.count += 1
             i = stop
 
     def _is_whole(self, buf, at, end):
@@ -125,44 +129,50 @@ class Sections:
         self.to = at[_TO]
         self.subject = at[_SUBJECT]
         self.reply_to = at[_REPLY_TO]
-        for k in (_TO, _REPLY_TO):
-            if at[k] >= 0 and self._fields.buf[at[k]] & 0xEF != 0xA1:
-                raise SyntaxFailure("an address that is no string")
+        buf = self._fields.buf
+        if self.to >= 0 and buf[self.to] & 0xEF != 0xA1 or (
+            self.reply_to >= 0 and buf[self.reply_to] & 0xEF != 0xA1
+        ):
+            raise SyntaxFailure("an address that is no string")
 
 
 def section_at(buf, i, end):
-    """(code, index of its value) of the section at *i*; (0, i) when it is not here as far as that.
+    """The code of the section at *i*; 0 when it is not here as far as that.
 
     Raises SyntaxFailure when there is none.
     """
     if i >= end:
-        return 0, i
+        return 0
     if buf[i]:
         raise SyntaxFailure("a section was due, not 0x%02x" % buf[i])
     if end - i < 3:
-        return 0, i
+        return 0
     kind = buf[i + 1]
     code = 0
     if kind == 0x53:
         code = buf[i + 2]
-        at = i + 3
     elif kind == 0x80:
-        at = i + 10
-        if at > end:
-            return 0, i
+        if i + 10 > end:
+            return 0
         if not u32(buf, i + 2):
             code = u32(buf, i + 6)
     elif kind == 0xA3:
-        name, n = octets_at(buf, i + 1)
-        at = name + n
-        if at > end and n < _LONGEST_HEAD:
-            return 0, i
+        n = buf[i + 2]
+        if i + 3 + n > end and n < _LONGEST_HEAD:
+            return 0
+        name = bytes(buf[i + 3 : i + 3 + n])
         for each in _NAMES:
-            if n == len(_NAMES[each]) and bytes(buf[name:at]) == _NAMES[each]:
+            if name == _NAMES[each]:
                 code = each
     if code not in _NAMES:
         raise SyntaxFailure("unknown section")
-    return code, at
+    return code
+
+
+def section_value(buf, i):
+    """The index of the value of the section at *i*, which section_at() told."""
+    kind = buf[i + 1]
+    return i + 3 if kind == 0x53 else i + 10 if kind == 0x80 else i + 3 + buf[i + 2]
 
 
 def _size_octets(code):
@@ -218,8 +228,8 @@ class Body:
                 raise SyntaxFailure("a body with a descriptor too long")
 
     def _find_section(self, hold, held):
-        code, at = section_at(hold, 0, held)
-        if not code or at > held:
+        code = section_at(hold, 0, held)
+        if not code:
             return
         if code < DATA:
             raise SyntaxFailure("section 0x%02x behind the body" % code)

@@ -1,15 +1,42 @@
-"""One AMQP 1.0 session (AMQP 1.0 §2.5): what it has of a connection, and its windows."""
+"""One AMQP 1.0 session (AMQP 1.0 §2.5): its windows, its links, and deliveries not settled."""
 
+import struct
+
+from ..broker.queue import EntryList
 from ..compat import const
-from ..errors import NotImplementedHere
+from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
 from .codec import Typed
-from .conditions import InvalidField, WindowViolation
-from .performatives import BEGIN, END, FLOW, described, error_value, uint
+from .conditions import (
+    FramingError,
+    HandleInUse,
+    InvalidField,
+    LinkStolen,
+    NotAllowedNow,
+    UnattachedHandle,
+    WindowViolation,
+)
+from .link import Incoming, Outgoing
+from .performatives import (
+    ACCEPTED,
+    BEGIN,
+    DETACH,
+    DISPOSITION,
+    END,
+    FLOW,
+    MODIFIED,
+    RECEIVED,
+    REJECTED,
+    RELEASED,
+    described,
+    described_value,
+    error_value,
+    uint,
+)
 
 WINDOW = const(2048)  # transfers the peer may send before our next flow
 HANDLE_MAX = const(15)
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
-_OURS = const(0x7FFFFFFF)  # our outgoing-window: credit limits us, not this
+_OURS = const(0x3FFFFFFF)  # our outgoing-window: credit limits us, not this
 
 # Fields of begin and flow:
 _REMOTE_CHANNEL = const(0)
@@ -20,6 +47,21 @@ _FLOW_INCOMING_WINDOW = const(1)
 _FLOW_NEXT_OUTGOING = const(2)
 _FLOW_HANDLE = const(4)
 _FLOW_ECHO = const(9)
+# Of attach, detach and disposition:
+_NAME = const(0)
+_HANDLE = const(1)
+_TO_PEER = const(2)
+_DETACHED = const(0)
+_CLOSED = const(1)
+_ROLE = const(0)
+_FIRST = const(1)
+_LAST = const(2)
+_SETTLED = const(3)
+_STATE = const(4)
+_FAILED = const(0)
+_UNDELIVERABLE = const(1)
+
+_ACCEPTED = b"\x00\x53\x24\x45"
 
 
 class Session:
@@ -32,12 +74,21 @@ class Session:
         self.connection = connection
         self.channel = channel
         self.closing = False  # we sent an end: all but the peer's is ignored
-        self._next_incoming = 0  # transfer-id: its lower 30 bits, and its upper 2
-        self._next_incoming_top = 0
+        self.next_incoming = 0  # transfer-id: its lower 30 bits, and its upper 2
+        self.next_incoming_top = 0
         self._incoming_window = WINDOW
-        self._next_outgoing = 0  # likewise
-        self._next_outgoing_top = 0
+        self.next_outgoing = 0  # likewise
+        self.next_outgoing_top = 0
         self._outgoing_window = 0  # transfers we may send
+        self.links = {}  # by handle
+        self.unsettled = EntryList()  # deliveries the peer has; their `tag` is the delivery-id
+        self.next_id = 0  # delivery-id of the next one, likewise in two parts
+        self.next_id_top = 0
+        # Deliveries of the peer that no queue refused and the store may not have yet: [first, top
+        # of it, last, top of it], one after the other; and such lists to be used again.
+        self._accepted = []
+        self._spare = []
+        self._failures = connection.broker.failures
 
     def begin(self, fields):
         """The peer's begin: answer it. Raises InvalidField when it answers one of ours."""
@@ -45,7 +96,7 @@ class Session:
             raise InvalidField("a begin that answers none of ours")
         self._note_incoming(fields, _NEXT_OUTGOING)
         self._outgoing_window = fields.uint(_INCOMING_WINDOW, 0)
-        self._send(
+        self.send(
             described(
                 BEGIN, Typed(0x60, self.channel), uint(0), uint(WINDOW), uint(_OURS),
                 uint(HANDLE_MAX),
@@ -55,51 +106,157 @@ class Session:
     def end(self, error=None):
         """Say that it has ended, because of *error* when there is one."""
         self.release()
-        self._send(described(END, error and error_value(error)))
+        self.send(described(END, error and error_value(error)))
 
     def release(self):
-        """Give back what it holds."""
+        """Its links end, and what the peer had of them goes back to its queues."""
+        for handle in list(self.links):
+            self._drop(self.links.pop(handle))
+        self._accepted.clear()
 
-    def _send(self, performative):
+    def send(self, performative):
         self.connection.send(self.channel, performative)
+
+    def pump(self):
+        """Write what waited for a commit, or for nothing more to wait."""
+        broker = self.connection.broker
+        if self._accepted and (broker.committed or broker.failures != self._failures):
+            self._tell_accepted()
+        for handle in self.links:
+            link = self.links[handle]
+            if link.closing:
+                continue
+            if link.to_peer:
+                link.drain()
+            elif link.owed:
+                self.grant(link)
+
+    # --- links ---
+
+    def attach(self, fields):
+        """The peer's attach. Raises HandleInUse, ResourceLimitExceeded."""
+        handle = fields.uint(_HANDLE, 0)
+        if handle > HANDLE_MAX:
+            raise FramingError("handle %d, handle-max is %d" % (handle, HANDLE_MAX))
+        if handle in self.links:
+            raise HandleInUse("handle %d is attached" % handle)
+        name = fields.text(_NAME)
+        to_peer = fields.boolean(_TO_PEER)
+        self.connection.steal(name, to_peer)
+        link = (Outgoing if to_peer else Incoming)(self, handle, name)
+        self.links[handle] = link
+        try:
+            link.attach(fields)
+        except (SyntaxFailure, FramingError):
+            raise
+        except AMQPError as error:
+            link.refuse(fields, error)
+
+    def link(self, handle):
+        """The link of *handle*. Raises UnattachedHandle."""
+        found = self.links.get(handle)
+        if found is None:
+            raise UnattachedHandle("handle %d is not attached" % handle)
+        return found
+
+    def on_detach(self, fields):
+        """The peer's detach: one that is not answered yet."""
+        handle = fields.uint(_DETACHED, 0)
+        link = self.link(handle)
+        del self.links[handle]
+        if not link.closing:
+            self._drop(link)
+            self.send(described(DETACH, uint(handle), fields.boolean(_CLOSED) or None))
+
+    def cancel(self, link, error):
+        """End *link* for *error*; its handle is free when the peer has answered."""
+        if not link.closing:
+            self._drop(link)
+            link.closing = True
+            self.send(described(DETACH, uint(link.handle), True, error_value(error)))
+
+    def steal(self, name, to_peer):
+        """Another link of this name was attached: ours has to go. AMQP 1.0 §2.6.1."""
+        for handle in self.links:
+            link = self.links[handle]
+            if link.name == name and link.to_peer == to_peer:
+                self.cancel(link, LinkStolen("another link of the same name was attached"))
+
+    def _drop(self, link):
+        """*link* has ended: what the peer had of it goes back to its queue."""
+        consumer = link.consumer
+        entry = self.unsettled.tail if consumer is not None else None
+        queue = None
+        while entry is not None:
+            # From the last to the first, so that each finds its place at the queue's head.
+            before = entry.prev
+            if entry.consumer is consumer:
+                queue = entry.queue
+                self._take_back(entry, True)
+            entry = before
+        link.release()
+        if queue is not None and not queue.deleted:
+            queue.dispatch()
 
     # --- windows, AMQP 1.0 §2.5.6 ---
 
     def _note_incoming(self, fields, k):
-        self._next_incoming = fields.serial(k)
-        self._next_incoming_top = fields.serial_top(k)
+        self.next_incoming = fields.serial(k)
+        self.next_incoming_top = fields.serial_top(k)
 
     def on_flow(self, fields):
-        """The peer's flow. Raises NotImplementedHere for that of a link."""
-        if fields.has(_FLOW_HANDLE):
-            raise NotImplementedHere("links")
+        """The peer's flow, for a link or for the session alone. Raises UnattachedHandle."""
         self._note_incoming(fields, _FLOW_NEXT_OUTGOING)
         window = fields.uint(_FLOW_INCOMING_WINDOW, 0)
         # Before it saw our begin it counts from nothing.
         seen = fields.serial(_FLOW_NEXT_INCOMING) if fields.has(_FLOW_NEXT_INCOMING) else 0
-        under_way = self._next_outgoing - seen & _SERIAL
+        under_way = self.next_outgoing - seen & _SERIAL
         self._outgoing_window = max(0, window - under_way)
+        if fields.has(_FLOW_HANDLE):
+            link = self.link(fields.uint(_FLOW_HANDLE, 0))
+            if not link.closing:
+                link.on_flow(fields)
+            return
         if fields.boolean(_FLOW_ECHO):
             self.flow()
+        self.dispatch()
 
-    def flow(self):
-        """Tell our windows, the incoming one wide open again."""
-        self._incoming_window = WINDOW
-        self._send(
+    def grant(self, link):
+        """Give *link* its credit anew, now or when there is room for saying so."""
+        link.owed = not self.connection.output.grant(
+            self, link.handle, link.count, link.count_top, link.credit
+        )
+
+    def dispatch(self):
+        """There is room again: let the queues deliver."""
+        for handle in self.links:
+            consumer = self.links[handle].consumer
+            if consumer is not None:
+                consumer.queue.dispatch()
+
+    def flow(self, *of_link):
+        """Tell our windows, the incoming one wide open; *of_link*: fields, the handle first."""
+        self.send(
             described(
-                FLOW, _serial(self._next_incoming, self._next_incoming_top), uint(WINDOW),
-                _serial(self._next_outgoing, self._next_outgoing_top), uint(_OURS),
+                FLOW, _serial(self.next_incoming, self.next_incoming_top),
+                uint(self.open_window()), _serial(self.next_outgoing, self.next_outgoing_top),
+                uint(_OURS), *of_link,
             )  # fmt: skip
         )
+
+    def open_window(self):
+        """The peer may send as many transfers as at first: how many."""
+        self._incoming_window = WINDOW
+        return WINDOW
 
     def received(self):
         """A transfer came. Raises WindowViolation when the window was closed."""
         if not self._incoming_window:
             raise WindowViolation("more transfers than the window of %d" % WINDOW)
         self._incoming_window -= 1
-        self._next_incoming = low = self._next_incoming + 1 & _SERIAL
+        self.next_incoming = low = self.next_incoming + 1 & _SERIAL
         if not low:
-            self._next_incoming_top = self._next_incoming_top + 1 & 3
+            self.next_incoming_top = self.next_incoming_top + 1 & 3
         if self._incoming_window < WINDOW // 2:
             self.flow()
 
@@ -110,9 +267,151 @@ class Session:
     def sent(self):
         """One more transfer was written."""
         self._outgoing_window -= 1
-        self._next_outgoing = low = self._next_outgoing + 1 & _SERIAL
+        self.next_outgoing = low = self.next_outgoing + 1 & _SERIAL
         if not low:
-            self._next_outgoing_top = self._next_outgoing_top + 1 & 3
+            self.next_outgoing_top = self.next_outgoing_top + 1 & 3
+
+
+    # --- deliveries of the peer ---
+
+    def on_transfer(self, fields, buf, i, end, more):
+        """A transfer, see Incoming.on_transfer(). False: no memory for it now."""
+        link = self.link(fields.uint(_DETACHED, 0))
+        if not self._incoming_window:
+            raise WindowViolation("more transfers than the window of %d" % WINDOW)
+        if not link.closing:
+            if link.to_peer:
+                raise NotAllowedNow("a transfer on a link that the peer receives from")
+            try:
+                if not link.on_transfer(fields, buf, i, end, more):
+                    return False
+            except (NotAllowedNow, InvalidField, SyntaxFailure):
+                raise
+            except AMQPError as error:
+                self.cancel(link, error)
+        self.received()
+        return True
+
+    def settle(self, low, top, state):
+        """Settle a delivery of the peer with *state* (octets); None: accepted, once stored."""
+        if state is not None:
+            first = struct.pack(">BIBB", 0x70, top << 30 | low, 0x40, 0x41)
+            head = struct.pack(">BBBBIIB", 0, 0x53, DISPOSITION, 0xD0, 12 + len(state), 5, 0x41)
+            self.send(head + first + state)
+            return
+        if self._accepted:
+            last = self._accepted[-1]
+            if last[2] + 1 & _SERIAL == low:
+                last[2] = low
+                last[3] = top
+                return
+        row = self._spare.pop() if self._spare else [0, 0, 0, 0]
+        row[0] = row[2] = low
+        row[1] = row[3] = top
+        self._accepted.append(row)
+
+    def _tell_accepted(self):
+        broker = self.connection.broker
+        output = self.connection.output
+        state = _ACCEPTED
+        if broker.failures != self._failures:
+            state = described(REJECTED, error_value(ResourceLimitExceeded("the store failed")))
+        while self._accepted:
+            row = self._accepted[0]
+            if not output.disposition(self.channel, row[0], row[1], row[2], row[3], state):
+                return
+            if state is _ACCEPTED:
+                broker.metrics.confirmed += (row[2] - row[0] & _SERIAL) + 1
+            self._spare.append(self._accepted.pop(0))
+        self._failures = broker.failures
+
+    # --- deliveries to the peer ---
+
+    def delivered(self):
+        """The delivery-id was used."""
+        self.next_id = low = self.next_id + 1 & _SERIAL
+        if not low:
+            self.next_id_top = self.next_id_top + 1 & 3
+
+    def on_disposition(self, fields):
+        """The peer's disposition. AMQP 1.0 §2.7.6."""
+        if not fields.boolean(_ROLE):
+            return  # of its own deliveries: they are settled as we said
+        first = fields.serial(_FIRST)
+        count = fields.serial(_LAST) - first & _SERIAL if fields.has(_LAST) else 0
+        if count > _SERIAL >> 1:
+            raise InvalidField("a disposition whose last is before its first")
+        settled = fields.boolean(_SETTLED)
+        outcome = self._outcome(fields)
+        if not outcome and not settled:
+            return  # the state of one that goes on
+        queue = None
+        others = None
+        entry = self.unsettled.tail
+        while entry is not None:
+            # Our table is walked, not the peer's range; backwards, see _drop().
+            before = entry.prev
+            if entry.tag - first & _SERIAL <= count:
+                if queue is None:
+                    queue = entry.queue
+                elif entry.queue is not queue:
+                    others = others or []
+                    if entry.queue not in others:
+                        others.append(entry.queue)
+                tag = entry.tag
+                self._finish(entry, outcome)
+                if not settled:
+                    self._tell_settled(tag, outcome)
+            entry = before
+        for other in others or ():
+            if not other.deleted:
+                other.dispatch()
+        if queue is not None and not queue.deleted:
+            queue.dispatch()
+
+    def _outcome(self, fields):
+        """The descriptor of the outcome that a disposition says; 0 for none."""
+        if not fields.has(_STATE):
+            return 0
+        state = self.connection.terminus
+        state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
+        if state.code == RECEIVED:
+            return 0
+        if not ACCEPTED <= state.code <= MODIFIED:
+            raise InvalidField("a disposition of state %s" % state.name())
+        if state.code == MODIFIED:
+            if state.boolean(_UNDELIVERABLE):
+                return REJECTED
+            return MODIFIED if state.boolean(_FAILED) else RELEASED
+        return state.code
+
+    def _finish(self, entry, outcome):
+        metrics = self.connection.broker.metrics
+        if outcome == RELEASED or outcome == MODIFIED:
+            self._take_back(entry, outcome == MODIFIED)
+            return
+        self.unsettled.remove(entry)
+        self.connection.output.prove(entry)
+        if outcome == REJECTED:
+            metrics.dropped_rejected += 1
+        else:
+            metrics.acknowledged += 1
+        entry.queue.settle(entry)
+
+    def _take_back(self, entry, counts):
+        self.unsettled.remove(entry)
+        self.connection.output.prove(entry)
+        entry.queue.requeue(entry, counts)
+
+    def _tell_settled(self, tag, outcome):
+        """Settle, as its sender, a delivery that the peer did not."""
+        # Its upper bits are those of the ids given lately.
+        top = self.next_id_top if tag < self.next_id else self.next_id_top - 1 & 3
+        self.send(
+            described(
+                DISPOSITION, False, _serial(tag, top), None, True, described_value(outcome)
+            )
+        )
 
 
 def _serial(low, top):

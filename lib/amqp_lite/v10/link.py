@@ -1,0 +1,520 @@
+"""The links of a session: Incoming takes the peer's messages, Outgoing brings it those of a queue.
+
+A link's credit is what bounds its memory: the peer may send no more than we gave it, and gets no
+more than it gave us (AMQP 1.0 §2.6.7). A message is stored as it came: the sections before its
+body but the delivery-annotations, then its body (see sections.py).
+"""
+
+from ..access import CONFIGURE, READ, WRITE
+from ..broker.queue import text
+from ..compat import const, equal
+from ..errors import (
+    AccessRefused,
+    AMQPError,
+    ContentTooLarge,
+    NotAllowed,
+    NotFound,
+    NotImplementedHere,
+    ResourceLimitExceeded,
+    SyntaxFailure,
+)
+from ..v091.codec import shortstr
+from .address import (
+    ANONYMOUS,
+    DECLARED,
+    EXCHANGE,
+    QUEUE,
+    parse_source,
+    parse_target,
+    queue_address,
+)
+from .codec import Typed, octets_begin, octets_size, read_value, skip_value, text_at
+from .conditions import DetachForced, InvalidField, NotAllowedNow, TransferLimitExceeded
+from .performatives import (
+    ATTACH,
+    COORDINATOR,
+    DETACH,
+    HEADER,
+    REJECTED,
+    SOURCE,
+    TARGET,
+    described,
+    error_value,
+    uint,
+)
+from .sections import Body, Incomplete, section_at
+
+_SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
+_CREDIT = const(32)  # messages a peer may have under way to us, on one link
+_TAG = const(32)  # octets, AMQP 1.0 §2.8.7
+_ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
+_MIXED = const(2)
+
+# Fields of attach, of a terminus, of flow and of transfer:
+_SND_SETTLE, _SOURCE, _TARGET, _INITIAL_COUNT = const(3), const(5), const(6), const(9)
+_ADDRESS, _DYNAMIC = const(0), const(4)
+_FLOW_COUNT, _FLOW_CREDIT, _FLOW_DRAIN, _FLOW_ECHO = const(5), const(6), const(8), const(9)
+_ID, _DELIVERY_TAG, _SETTLED, _MORE, _ABORTED = const(1), const(2), const(4), const(5), const(9)
+
+_RELEASED = b"\x00\x53\x26\x45"
+_ABORTED_BY_PEER = AMQPError("aborted")
+
+
+class Link:
+    """What both have.
+
+    session, handle  where it is; the handle is the same in both directions
+    name             of the link
+    to_peer          whether the peer is its receiver
+    """
+
+    consumer = None
+
+    def __init__(self, session, handle, name, to_peer):
+        self.session = session
+        self.connection = session.connection
+        self.handle = handle
+        self.name = name
+        self.to_peer = to_peer
+        self.closing = False  # we sent a detach: all but the peer's is ignored
+
+    def _terminus(self, fields, k, code):
+        """The terminus in field *k*, found in place. Raises InvalidField when it is no *code*."""
+        terminus = self.connection.terminus
+        if not fields.has(k):
+            raise InvalidField("a link without its terminus")
+        terminus.scan(fields.buf, fields.at[k], skip_value(fields.buf, fields.at[k]))
+        if terminus.code == COORDINATOR:
+            raise NotImplementedHere("transactions")
+        if terminus.code != code:
+            raise InvalidField("a terminus that is a %s" % terminus.name())
+        return terminus
+
+    def _answer(self, fields, source, target, count):
+        """Send our attach. *source*, *target*: as write_value() takes them; None: refused."""
+        settle = Typed(0x50, fields.uint(_SND_SETTLE, _MIXED))
+        self.session.send(
+            described(
+                ATTACH, self.name, uint(self.handle), not self.to_peer, settle, Typed(0x50, 0),
+                source, target, None, None, count,
+                None if self.to_peer else Typed(0x80, self.connection.broker.message_max),
+            )
+        )  # fmt: skip
+
+    def refuse(self, fields, error):
+        """Answer an attach that cannot be: a link without its terminus, ended at once (§2.6.3)."""
+        self._answer(fields, None, None, uint(0) if self.to_peer else None)
+        self.closing = True
+        self.session.send(described(DETACH, uint(self.handle), True, error_value(error)))
+
+
+
+def _value(fields, k):
+    return read_value(fields.buf, fields.at[k], True)[0] if fields.has(k) else None
+
+
+class Incoming(Link):
+    """The peer sends: its messages go to an exchange or a queue."""
+
+    def __init__(self, session, handle, name):
+        Link.__init__(self, session, handle, name, False)
+        self.progress = 0  # ticks of the last octets of `message`
+        self.message = None  # being received
+        self._refused = None  # the error for which what is being received is dropped
+        self._head = None  # exchange and routing key as two short strings; None: each says it
+        self._exchange = None  # of those that say the key alone
+        self._body = Body()
+        self.count = 0  # delivery-count: its lower 30 bits, and its upper 2
+        self.count_top = 0
+        self.credit = 0
+        self.owed = False  # it was not told yet
+        self._amid = False  # between the first and the last transfer of a delivery
+        self._id = 0  # delivery-id of it, lower 30 bits
+        self._id_top = 0
+        self._settled = False
+        self._more = False
+        self._route = None
+        self._stamp = 0
+        self._promised = 0  # entries
+
+    def attach(self, fields):
+        """The peer's attach: answer it. Raises what may_not be."""
+        if not fields.has(_INITIAL_COUNT):
+            raise InvalidField("a sender's attach without its initial-delivery-count")
+        self.count = fields.serial(_INITIAL_COUNT)
+        self.count_top = fields.serial_top(_INITIAL_COUNT)
+        terminus = self._terminus(fields, _TARGET, TARGET)
+        if terminus.boolean(_DYNAMIC):
+            raise NotImplementedHere("dynamic targets")
+        where = parse_target(terminus.text(_ADDRESS))
+        if where.kind != ANONYMOUS:
+            self._head, self._exchange = self._place(where)
+        self._answer(fields, _value(fields, _SOURCE), _value(fields, _TARGET), None)
+        self._grant()
+
+    def _place(self, where):
+        """(head, exchange) of an Address: one of them is None. Raises NotFound, AccessRefused."""
+        connection = self.connection
+        broker = connection.broker
+        name = where.queue
+        if where.kind != EXCHANGE and name in broker.queues:
+            broker.queues[name].check_owner(connection)
+            connection.user.demand(WRITE, name, "queue")
+            return shortstr(b"") + shortstr(name), None
+        if where.kind == DECLARED:
+            connection.user.demand(CONFIGURE, name, "queue")
+            broker.declare_queue(name, True, None, False, {})
+            return self._place(where)
+        if where.kind == QUEUE or where.exchange not in broker.exchanges:
+            raise NotFound("no queue or exchange '%s' in vhost '/'" % text(name or where.exchange))
+        exchange = broker.exchanges[where.exchange]
+        if exchange.internal:
+            raise AccessRefused("cannot publish to internal exchange '%s'" % text(exchange.name))
+        connection.user.demand(WRITE, exchange.name, "exchange")
+        if where.key is None:
+            return None, exchange.name
+        return shortstr(exchange.name) + shortstr(where.key), None
+
+    def _grant(self):
+        self.credit = _CREDIT
+        self.session.grant(self)
+
+    # --- transfers ---
+
+    def on_transfer(self, fields, buf, i, end, more):
+        """A transfer whose payload is in buf[i:end], but for *more* octets. False: no memory now.
+
+        Raises TransferLimitExceeded, NotAllowedNow, InvalidField, ContentTooLarge, NotFound.
+        """
+        if not self._amid:
+            if not self._begin(fields, buf, i, end, more):
+                return False
+        elif fields.has(_ID) and fields.serial(_ID) != self._id:
+            raise NotAllowedNow("a delivery inside of another one on the same link")
+        elif self.message is not None and not self._go_on(buf, i, end, more):
+            return False
+        self._settled = self._settled or fields.boolean(_SETTLED)
+        self._more = fields.boolean(_MORE)
+        if fields.boolean(_ABORTED):
+            self._abandon()
+            self._settled = True
+            self._more = False
+            self._refused = _ABORTED_BY_PEER
+        self.connection.taker = self
+        return True
+
+    def _begin(self, fields, buf, i, end, more):
+        if not self.credit:
+            raise TransferLimitExceeded("a transfer without credit")
+        if not fields.has(_ID):
+            raise InvalidField("a delivery without its delivery-id")
+        tag = fields.at[_DELIVERY_TAG]
+        if tag < 0 or octets_size(buf, tag) > _TAG:
+            raise InvalidField("a delivery without a delivery-tag of at most %d octets" % _TAG)
+        self._id = fields.serial(_ID)
+        self._id_top = fields.serial_top(_ID)
+        self._refused = None
+        if not fields.boolean(_ABORTED):
+            try:
+                if not self._begin_message(buf, i, end, more):
+                    return False
+            except (ContentTooLarge, NotFound, AccessRefused) as error:
+                if self._head is not None or self._exchange is not None:
+                    raise  # the link's own fault, not this message's
+                self._refused = error
+            except (SyntaxFailure, InvalidField, ResourceLimitExceeded, NotAllowed) as error:
+                self._refused = error
+        self._amid = True
+        self._settled = False
+        return True
+
+    def _begin_message(self, buf, i, end, more):
+        broker = self.connection.broker
+        sections = self.connection.sections
+        try:
+            sections.scan(buf, i, end)
+        except Incomplete:
+            raise ResourceLimitExceeded("the sections before the body are too long")
+        self._check_user(sections, buf)
+        head = self._head or self._head_of(sections, buf)
+        route = broker.route(head, 0, len(head))
+        body = end - sections.body + more
+        if body > broker.message_max:
+            raise ContentTooLarge(
+                "the body is longer than the maximum of %d octets" % broker.message_max
+            )
+        size = 0
+        for k in range(sections.count):
+            size += sections.stops[k] - sections.starts[k]
+        needed = broker.entries_for(route, route.stamp, sections.durable)
+        message = broker.pool.begin(len(head))
+        if message is None:
+            return False
+        if not broker.has_entries(needed) or not broker.pool.extend(
+            message, len(head) + size + body
+        ):
+            broker.pool.release(message)
+            return False
+        broker.promised += needed
+        self._promised = needed
+        self._route = route
+        self._stamp = route.stamp
+        message.persistent = sections.durable
+        message.ttl_ms = sections.ttl_ms
+        message.head = len(head)
+        message.properties = size
+        message.body = 0
+        pool = broker.pool
+        pool.write(message, head, 0, len(head))
+        for k in range(sections.count):
+            pool.write(message, buf, sections.starts[k], sections.stops[k] - sections.starts[k])
+        self.message = message
+        self._body.reset()
+        self.on_payload(buf, sections.body, end - sections.body)
+        return True
+
+    def _check_user(self, sections, buf):
+        """The user-id of a message has to be its publisher's. AMQP 1.0 §3.2.4."""
+        if sections.user_id < 0:
+            return
+        name = self.connection.user.name
+        at = octets_begin(buf, sections.user_id)
+        n = octets_size(buf, sections.user_id)
+        if n and (n != len(name) or not equal(buf, at, name, n)):
+            raise NotAllowed("user-id is another one than the authenticated '%s'" % text(name))
+
+    def _head_of(self, sections, buf):
+        """Exchange and routing key of a message that says one or both of them itself."""
+        key = b""
+        if sections.subject >= 0:
+            key = text_at(buf, sections.subject).encode()
+        exchange = self._exchange
+        if exchange is None:
+            if sections.to < 0:
+                raise NotFound("a message without an address on a link without one")
+            where = parse_target(text_at(buf, sections.to))
+            head, exchange = self._place(where)
+            if head is not None:
+                return head
+        return shortstr(exchange) + shortstr(key)
+
+    def _go_on(self, buf, i, end, more):
+        """More of the message. False: no memory for it now."""
+        broker = self.connection.broker
+        message = self.message
+        size = end - i + more
+        if message.body + size > broker.message_max:
+            self._abandon()
+            raise ContentTooLarge(
+                "the body is longer than the maximum of %d octets" % broker.message_max
+            )
+        if not broker.pool.extend(message, size):
+            return False
+        self.on_payload(buf, i, end - i)
+        return True
+
+    def on_payload(self, buf, i, n):
+        """*n* octets of the body."""
+        if self.message is None:
+            return
+        broker = self.connection.broker
+        self.progress = broker.now
+        try:
+            self._body.follow(buf, i, n)
+        except SyntaxFailure as error:
+            self._abandon()
+            self._refused = error
+            return
+        broker.pool.write(self.message, buf, i, n)
+        self.message.body += n
+
+    def on_payload_end(self):
+        """A transfer is whole."""
+        if self._more:
+            return
+        self._amid = False
+        self.credit -= 1
+        self.count = count = self.count + 1 & _SERIAL
+        if not count:
+            self.count_top = self.count_top + 1 & 3
+        state = self._publish()
+        if not self._settled:
+            self.session.settle(self._id, self._id_top, state)
+        if self.credit <= _CREDIT // 2:
+            self._grant()
+
+    def _publish(self):
+        """Route the whole message: the octets of its outcome; None: accepted when it is stored."""
+        broker = self.connection.broker
+        message = self.message
+        if message is not None:
+            try:
+                self._body.end()
+            except SyntaxFailure as error:
+                self._abandon()
+                self._refused = error
+        if self._refused is not None:
+            return described(REJECTED, error_value(self._refused))
+        self.message = None
+        broker.promised -= self._promised
+        self._promised = 0
+        queues = broker.publish(message, self._route, self._stamp)
+        broker.pool.release(message)
+        if queues < 0:
+            full = ResourceLimitExceeded("a queue is full, or the store")
+            return described(REJECTED, error_value(full))
+        return None if queues else _RELEASED
+
+    def _abandon(self):
+        """Drop the half-received message."""
+        broker = self.connection.broker
+        if self.message is not None:
+            broker.pool.release(self.message)
+            broker.promised -= self._promised
+            broker.freed = True
+        self._promised = 0
+        self.message = None
+
+    def on_flow(self, fields):
+        """The sender's flow: nothing of it matters but that it may want ours."""
+        if fields.boolean(_FLOW_ECHO):
+            self.session.grant(self)
+
+    def release(self):
+        """It has ended."""
+        self._abandon()
+        self.connection.forget_taker(self)
+
+
+class Outgoing(Link):
+    """The peer receives: the sink of a queue's consumer."""
+
+    def __init__(self, session, handle, name):
+        Link.__init__(self, session, handle, name, True)
+        self.credit = 0
+        self._count = 0  # delivery-count
+        self._drains = False  # the peer wants what is there, and then its credit back
+
+    def attach(self, fields):
+        """The peer's attach: answer it. Raises NotFound, AccessRefused, ResourceLocked ..."""
+        terminus = self._terminus(fields, _SOURCE, SOURCE)
+        source = _value(fields, _SOURCE)
+        connection = self.connection
+        if terminus.boolean(_DYNAMIC):
+            if terminus.has(_ADDRESS):
+                raise InvalidField("a dynamic source with an address")
+            queue = connection.broker.declare_queue(b"", False, connection, True, {})
+            source.value.value[0] = queue_address(queue.name)
+        else:
+            queue = self._find_queue(parse_source(terminus.text(_ADDRESS)))
+        settled = fields.uint(_SND_SETTLE, _MIXED) == _ALL_SETTLED
+        self.consumer = queue.subscribe(self, self.name.encode(), settled, False, 0)
+        self._answer(fields, source, _value(fields, _TARGET), uint(0))
+
+    def _find_queue(self, where):
+        connection = self.connection
+        broker = connection.broker
+        name = where.queue
+        if where.kind != EXCHANGE and name in broker.queues:
+            queue = broker.queues[name]
+            queue.check_owner(connection)
+            connection.user.demand(READ, name, "queue")
+            return queue
+        if where.kind == DECLARED:
+            connection.user.demand(CONFIGURE, name, "queue")
+            broker.declare_queue(name, True, None, False, {})
+            return self._find_queue(where)
+        if where.kind == QUEUE or where.exchange not in broker.exchanges:
+            raise NotFound("no queue or exchange '%s' in vhost '/'" % text(name or where.exchange))
+        exchange = broker.exchanges[where.exchange]
+        connection.user.demand(READ, exchange.name, "exchange")
+        queue = broker.declare_queue(b"", False, connection, True, {})
+        broker.bind(exchange, queue, where.key or b"", {})
+        return queue
+
+    # --- the sink of a consumer ---
+
+    def accepts(self, consumer, message):
+        if not self.credit or not self.session.may_send():
+            return False
+        return self.connection.output.fits(message.properties + message.body)
+
+    def deliver(self, consumer, entry):
+        connection = self.connection
+        message = entry.message
+        self.credit -= 1
+        self._count = self._count + 1 & _SERIAL
+        header = None
+        skip = 0
+        if entry.tries:
+            header, skip = self._counted_header(message, entry.tries)
+        session = self.session
+        low = session.next_id
+        connection.output.send(
+            self, message, low, session.next_id_top, consumer.no_ack, header, skip
+        )
+        session.delivered()
+        connection.broker.metrics.delivered += 1
+        if consumer.no_ack:
+            entry.queue.settle(entry)
+        else:
+            entry.tag = low
+            session.unsettled.append(entry)
+            connection.output.mark(entry)
+
+    def _counted_header(self, message, tries):
+        """(header with this delivery-count, octets of the stored one that it replaces)."""
+        connection = self.connection
+        buf = connection.broker.scratch
+        n = min(message.properties, len(buf))
+        connection.broker.pool.read_at(message, message.head, n, buf, 0)
+        code = section_at(buf, 0, n)
+        terminus = connection.terminus
+        skip = 0
+        values = [None, None, None]
+        if code == HEADER:
+            skip = terminus.scan(buf, 0, n)
+            values = [_value(terminus, k) for k in range(3)]
+            tries += terminus.uint(4, 0)
+        return described(HEADER, *values, False, uint(tries)), skip
+
+    def cancelled(self, consumer):
+        """The queue is gone; the broker takes the consumer off it."""
+        self.consumer = None
+        self.session.cancel(self, DetachForced("the queue is gone"))
+
+    # --- what the peer says ---
+
+    def on_flow(self, fields):
+        count = fields.serial(_FLOW_COUNT) if fields.has(_FLOW_COUNT) else 0
+        if fields.has(_FLOW_CREDIT):
+            self.credit = max(0, fields.uint(_FLOW_CREDIT, 0) - (self._count - count & _SERIAL))
+        self._drains = fields.boolean(_FLOW_DRAIN)
+        if self.consumer is not None:
+            self.consumer.queue.dispatch()
+        if not self.drain() and fields.boolean(_FLOW_ECHO):
+            self._tell()
+
+    def drain(self):
+        """Give the credit back when that is wanted and nothing waits. True when it was."""
+        if not self._drains or self.consumer is None or self.consumer.queue.waiting():
+            return False
+        self._drains = False
+        self._count = self._count + self.credit & _SERIAL
+        self.credit = 0
+        self._tell(True)
+        return True
+
+    def _tell(self, drained=None):
+        waiting = self.consumer.queue.waiting() if self.consumer is not None else 0
+        self.session.flow(
+            uint(self.handle), uint(self._count), uint(self.credit), uint(waiting), drained
+        )
+
+    def release(self):
+        """It has ended: its consumer leaves, what it had stays with the session."""
+        self.connection.output.drop_body(self)
+        consumer = self.consumer
+        if consumer is not None:
+            self.consumer = None
+            consumer.queue.unsubscribe(consumer)
