@@ -44,6 +44,7 @@ _RING = "/ring"
 _ELSEWHERE = ("compat_cpython.py", "compat_tls_cpython.py", "convert.py", "v10", "__pycache__")
 _USERS = {_BOOT: "/boot.old.py", _MAIN: "/main.old.py"}  # before the first deployment
 _SEGMENT = 32768  # octets, see store/segments.py
+_PATCH_BLOCKS = 4
 _FOLDER_BLOCKS = 2  # that littlefs takes for one
 _LOOK_S = 60  # of silence while the board computes hashes
 
@@ -370,10 +371,13 @@ def _check_room(board, facts, settings, wanted, there):
     if store is not None and store["kind"] in ("segments", "board"):
         if store["kind"] == "board" and board.run(_HAS_RAW % store["size"]).strip() == "1":
             return
-        # Its files need nine blocks for what eight hold, since littlefs keeps pointers in them.
-        there = int(board.run(_SIZE % store.get("path", _RING)))
-        if store["size"] * 9 // 8 - there > free * block:
-            largest = (free * block + there) * 8 // 9 // _SEGMENT * _SEGMENT
+        free += blocks(int(board.run(_SIZE % store.get("path", _RING))))
+        # One segment is always empty. littlefs needs nine blocks for what eight hold, since it
+        # keeps pointers in them, and some for their patches.
+        free -= _PATCH_BLOCKS
+        each = blocks(_SEGMENT) + 1
+        if (store["size"] // _SEGMENT - 1) * each > free:
+            largest = (free // each + 1) * _SEGMENT
             raise CommandError(
                 f"store.size: a ring of {store['size']:,} octets does not fit into the board's"
                 f" file system beside the rest, {largest:,} do"

@@ -52,7 +52,7 @@ BYTE_CODE = 50000  # of them
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
 _AHEAD = const(256)  # records ahead of a backlog, see durable.py; eight octets each
-_SINGLE = const(880)  # words of what there is one of: broker, reactor, metrics, users
+_SINGLE = const(896)  # words of what there is one of: broker, reactor, metrics, users
 # Octets, with their length, of what is made later; few are longer.
 _NAME = const(24)
 _LOG_LINE = const(96)
