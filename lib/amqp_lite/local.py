@@ -1,5 +1,6 @@
 """The broker used by code on the same board, without a socket."""
 
+from .broker.message import PERSISTENT
 from .broker.queue import text
 from .compat import print_error
 from .errors import ContentTooLarge, ResourceLimitExceeded, StoreDamaged
@@ -72,7 +73,7 @@ def publish(broker, exchange, routing_key, body, properties):
     message.head = len(head)
     message.properties = len(encoded)
     message.body = len(body)
-    message.persistent = persistent
+    message.flags = PERSISTENT if persistent else 0
     message.ttl_ms = ttl_ms
     queues = broker.publish(message, route, route.stamp)
     broker.pool.release(message)

@@ -103,7 +103,7 @@ class Uplink:
         message.properties = 7
         message.body = size
         message.ttl_ms = ttl_ms
-        message.persistent = persistent
+        message.flags = 1 if persistent else 0
         queues = self.broker.publish(message, route, route.stamp)
         self.broker.pool.release(message)
         return queues

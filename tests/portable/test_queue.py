@@ -46,7 +46,7 @@ class Bench:
         message.properties = 2
         message.body = len(body)
         message.ttl_ms = ttl_ms
-        message.persistent = persistent
+        message.flags = 1 if persistent else 0
         queues = self.broker.publish(message, route, route.stamp)
         self.broker.pool.release(message)
         return queues

@@ -11,7 +11,7 @@ from ..compat import MICROPYTHON, equal, find_name, ticks_add, ticks_diff
 from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded
 from .consumer import Consumer
 from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
-from .message import Pool
+from .message import PERSISTENT, Pool
 from .metrics import Metrics
 from .queue import Entry, Queue, text
 from .route import Route, RouteCache
@@ -523,7 +523,7 @@ class Broker:
         count = route.count
         queues = route.queues
         refused = False
-        durable = message.persistent and self.store.keeps
+        durable = message.flags & PERSISTENT and self.store.keeps
         many = 0
         for k in range(count):
             queue = queues[k]

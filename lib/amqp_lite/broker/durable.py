@@ -17,9 +17,9 @@ from array import array
 
 from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
 from ..log import log
-from ..store.ring import BODY, CHAIN, MESSAGE, TYPE, drop_chain
+from ..store.ring import BODY, CHAIN, MESSAGE, TAG, TYPE, drop_chain
 from .definitions import Definitions
-from .message import FETCHED
+from .message import AMQP10, FETCHED, PERSISTENT
 from .table import Table
 
 _EXPIRES = const(0x8000)
@@ -197,7 +197,7 @@ class Durable(Definitions):
         meta = head + (10 if expires else 2)
         if self.broken or meta >= _EXPIRES:
             return False
-        kind = MESSAGE
+        kind = MESSAGE | TAG if message.flags & AMQP10 else MESSAGE
         whole = meta + message.body
         if chain is None and whole > self.whole_max:
             chain = self._own
@@ -487,7 +487,9 @@ class Durable(Definitions):
         key = lead + 1 + buf[lead]
         message.head = key + 1 + buf[key] - lead
         message.properties = meta - lead - message.head
-        message.persistent = FETCHED
+        message.flags = FETCHED | PERSISTENT
+        if ring.kind & TAG:
+            message.flags |= AMQP10
         at = meta
         while at < ring.size:
             step = min(len(buf), ring.size - at)

@@ -16,7 +16,10 @@ from array import array
 from ..compat import const, copy, zeros
 from .table import Table
 
-FETCHED = const(2)  # Message.persistent of one that came from the store
+# Message.flags:
+PERSISTENT = const(1)
+FETCHED = const(2)  # it came from the store
+AMQP10 = const(4)  # properties and body are sections of AMQP 1.0, else those of 0-9-1
 
 
 class Message:
@@ -24,7 +27,7 @@ class Message:
 
     __slots__ = (
         "next", "first", "last", "size", "head", "properties", "body", "reserved", "references",
-        "persistent", "ttl_ms", "chain",
+        "flags", "ttl_ms", "chain",
     )  # fmt: skip
 
     def __init__(self):
@@ -37,7 +40,7 @@ class Message:
         self.body = 0
         self.reserved = 0  # blocks promised and not taken yet
         self.references = 0  # queues (and the receiving channel) that hold it
-        self.persistent = False
+        self.flags = 0
         self.ttl_ms = -1  # -1: lives for ever
         self.chain = None  # the body is not here but in the store, see durable.py
 
@@ -97,7 +100,7 @@ class Pool:
         message.reserved = blocks
         message.size = 0
         message.references = 1
-        message.persistent = False
+        message.flags = 0
         message.ttl_ms = -1
         message.chain = None
         return message
@@ -180,7 +183,7 @@ class Pool:
             self._free = message.first
             blocks += (size + self.block_size - 1) // self.block_size
         self.available += blocks
-        if message.persistent == FETCHED:
+        if message.flags & FETCHED:
             self._fetched -= 1
         if message.chain is not None:
             self.ended(message)

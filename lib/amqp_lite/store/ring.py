@@ -59,6 +59,7 @@ MESSAGE = const(1)
 BODY = const(2)
 DEFINITION = const(3)
 TYPE = const(0x03)
+TAG = const(0x04)  # of a MESSAGE: whatever it means to those who wrote it
 FAN = const(0x10)
 MOVED = const(0x20)
 CHAIN = const(0x40)
@@ -122,7 +123,7 @@ class Ring(Sectors):
     def begin(self, kind, queues, count, size):
         """Begin a record; what follows is put() of *size* octets in all, and end().
 
-        kind    MESSAGE, perhaps with CHAIN: set chain_* first; BODY, likewise (chain_order 0: the
+        kind    MESSAGE, perhaps with TAG, or with CHAIN: set chain_* first; BODY, likewise (chain_order 0: the
                 first of a chain, which then is this one); DEFINITION
         queues  a list whose first *count* are the numbers of the queues of a MESSAGE
 
@@ -136,7 +137,7 @@ class Ring(Sectors):
             chain = PLACE + 4
         fan = 0
         second = 0
-        if kind == MESSAGE or kind == MESSAGE | CHAIN:
+        if kind & TYPE == MESSAGE:
             if count == 1 and queues[0] < 256:
                 second = queues[0]
             else:
@@ -288,7 +289,7 @@ class Ring(Sectors):
         at = device.at(address, HEAD)
         buf = device.buf
         kind = buf[at]
-        if kind & 0x8C != 0x80 or not kind & TYPE:
+        if kind & 0x88 != 0x80 or not kind & TYPE:
             return False
         count = buf[at + 1]
         n = u16(buf, at + 2)

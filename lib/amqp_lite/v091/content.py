@@ -5,6 +5,7 @@ publish, the bridge what its upstream delivers. The message is built in the pool
 before its body comes; a long one for durable queues alone goes to the store as it comes.
 """
 
+from ..broker.message import PERSISTENT
 from ..compat import TOO_LARGE, const, u16, u32
 from ..errors import ContentTooLarge, SyntaxFailure, UnexpectedFrame
 
@@ -92,7 +93,7 @@ class ContentReader:
             return False
         broker.promised += needed
         self._promised = needed
-        message.persistent = properties.persistent
+        message.flags = PERSISTENT if properties.persistent else 0
         message.ttl_ms = properties.ttl_ms
         message.properties = size
         message.body = body

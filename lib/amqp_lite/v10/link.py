@@ -6,6 +6,7 @@ body but the delivery-annotations, then its body (see sections.py).
 """
 
 from ..access import CONFIGURE, READ, WRITE
+from ..broker.message import AMQP10, PERSISTENT
 from ..broker.queue import text
 from ..compat import const, equal
 from ..errors import (
@@ -259,7 +260,7 @@ class Incoming(Link):
         self._promised = needed
         self._route = route
         self._stamp = route.stamp
-        message.persistent = sections.durable
+        message.flags = AMQP10 | PERSISTENT if sections.durable else AMQP10
         message.ttl_ms = sections.ttl_ms
         message.head = len(head)
         message.properties = size
