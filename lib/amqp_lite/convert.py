@@ -91,14 +91,58 @@ class _Pairs:
             self.parts.append(value)
 
 
+class Converted:
+    """A stored message as a consumer of the other protocol gets it.
+
+    head   octets for all before the body: a property list; or sections, and the head of a data
+           section
+    start  index in the stored body of what goes behind it
+    size   octets of that
+    """
+
+    def __init__(self, head, start, size):
+        self.head = head
+        self.start = start
+        self.size = size
+
+
+def as_v091(broker, message):
+    """*message* of 1.0 for a consumer of 0-9-1. Raises StoreDamaged."""
+    sections = bytearray(message.properties)
+    broker.pool.read_at(message, message.head, message.properties, sections, 0)
+    found = find_body(lambda i, n: broker.body_octets(message, i, n), message.body)
+    start, size = found or (0, message.body)
+    return Converted(to_v091(sections, found is None), start, size)
+
+
+def as_v10(broker, message, tries):
+    """*message* of 0-9-1 for a consumer of 1.0. Raises StoreDamaged.
+
+    An encoded body is checked when it is no longer than a receive buffer; a longer one becomes
+    data like any other.
+    """
+    octets = bytearray(message.head + message.properties)
+    broker.pool.read_at(message, 0, len(octets), octets, 0)
+    key = 1 + octets[0]
+    properties = memoryview(octets)[message.head :]
+    exchange, routing_key = bytes(octets[1:key]), bytes(octets[key + 1 : message.head])
+    head = to_v10(properties, exchange, routing_key, tries)
+    size = message.body
+    if not is_encoded(properties) or size > broker.properties_most or not is_body(
+        broker.body_octets(message, 0, size), 0, size
+    ):
+        head += data_head(size)
+    return Converted(head, 0, size)
+
+
 # --- 1.0 to 0-9-1 ---
 
 
-def to_v091(sections, kind):
+def to_v091(sections, is_encoded):
     """The property flags and list of a message with these 1.0 *sections*.
 
-    sections  octets of all before the body
-    kind      body_kind() of the body; what is not data gets the type "amqp-1.0"
+    sections    octets of all before the body
+    is_encoded  its body is sections of 1.0, too: it gets the type "amqp-1.0"
 
     Its delivery mode is 1 when no header says durable (AMQP 1.0 §3.2.1). It may be longer than
     the consumer's frames. Raises SyntaxFailure or InvalidField where Fields.scan() does.
@@ -129,7 +173,7 @@ def to_v091(sections, kind):
         elif code == _APPLICATION_PROPERTIES and is_map:
             _read_map(headers, sections, at, _name)
         i = skip_value(sections, at)
-    if kind != DATA:
+    if is_encoded:
         properties["type"] = _ENCODED
     elif properties.get("type") == _ENCODED:
         del properties["type"]  # what becomes plain is not encoded, whatever it once was
@@ -269,35 +313,21 @@ def _field(buf, i):
 # --- bodies of 1.0 ---
 
 
-def body_kind(buf, i):
-    """DATA, AMQP_SEQUENCE or AMQP_VALUE: the body whose first octet is at *i*."""
-    return _section(buf, i)[0]
+def find_body(read, size):
+    """(index, octets) of the 0-9-1 body in a 1.0 body of *size* octets; None: it has to stay
+    encoded, as RabbitMQ leaves all but a single data section.
 
-
-def body_span(buf, start, end):
-    """(index, octets) of the 0-9-1 body in the 1.0 body buf[start:end]; None: see join_data().
-
-    A single data section's octets; all of a sequence or value, as it came and with its footer.
-    None for several data sections, or one with a footer. Only the first SPAN_HEAD octets are
-    looked at: *buf* need not hold the others.
+    read  function(position, n) that returns octets of the body; few are asked for
     """
-    code, at = _section(buf, start)
+    octets = read(0, min(size, SPAN_HEAD))
+    code, at = _section(octets, 0)
     if code != DATA:
-        return start, end - start
-    at, n = octets_at(buf, at)
-    return (at, n) if at + n == end else None
-
-
-def join_data(buf, start, end):
-    """The octets of the data sections in buf[start:end], one behind the other."""
-    parts = []
-    while start < end:
-        code, at = _section(buf, start)
-        start = skip_value(buf, at)
-        if code == DATA:
-            at, n = octets_at(buf, at)
-            parts.append(bytes(buf[at : at + n]))
-    return b"".join(parts)
+        return None
+    at, n = octets_at(octets, at)
+    behind = at + n
+    if behind != size and _section(read(behind, min(size - behind, SPAN_HEAD)), 0)[0] != _FOOTER:
+        return None
+    return at, n
 
 
 def data_head(n):
@@ -349,12 +379,12 @@ def _section(buf, i):
 # --- 0-9-1 to 1.0 ---
 
 
-def to_v10(properties, exchange, routing_key, redelivered=False):
+def to_v10(properties, exchange, routing_key, tries=0):
     """The 1.0 sections of a 0-9-1 message before its body; none that would be empty.
 
     properties             octets of the property flags and list
     exchange, routing_key  octets; they become the annotations x-exchange and x-routing-key
-    redelivered            it was delivered before: the consumer is not its first acquirer
+    tries                  how often it was delivered before
     """
     at = _find_properties(properties)
     annotations = _Pairs()
@@ -364,7 +394,7 @@ def to_v10(properties, exchange, routing_key, redelivered=False):
     annotations.add(_symbol(b"x-basic-type"), _string(_short(properties, at, "type")))
     if "headers" in at:
         _read_headers(properties, at["headers"], annotations, applications)
-    out = _header(properties, at, redelivered)
+    out = _header(properties, at, tries)
     if annotations.parts:
         out += b"\0\x53\x72" + _compound(0xC1, annotations.parts)
     out += _properties(properties, at)
@@ -394,7 +424,7 @@ def _find_properties(buf):
     return found
 
 
-def _header(buf, at, redelivered):
+def _header(buf, at, tries):
     priority = ttl = None
     if "priority" in at:
         priority = bytes((0x50, buf[at["priority"]]))
@@ -404,7 +434,9 @@ def _header(buf, at, redelivered):
         except PreconditionFailed:
             pass
     durable = "delivery_mode" in at and buf[at["delivery_mode"]] == 2
-    fields = (b"\x41" if durable else b"\x42", priority, ttl, b"\x42" if redelivered else b"\x41")
+    first = b"\x42" if tries else b"\x41"
+    count = bytes((0x52, tries)) if tries else None
+    fields = (b"\x41" if durable else b"\x42", priority, ttl, first, count)
     return _listed(HEADER, fields)
 
 

@@ -1,9 +1,9 @@
 """The broker used by code on the same board, without a socket."""
 
-from .broker.message import PERSISTENT
+from .broker.message import AMQP10, PERSISTENT
 from .broker.queue import text
 from .compat import print_error
-from .errors import ContentTooLarge, ResourceLimitExceeded, StoreDamaged
+from .errors import ContentTooLarge, ResourceLimitExceeded
 from .log import log
 from .v091.codec import milliseconds, shortstr
 from .v091.properties import read_properties, write_properties
@@ -22,20 +22,26 @@ class Received:
     """
 
     def __init__(self, broker, message, redelivered):
-        octets = memoryview(bytearray(message.head + message.properties + message.body))
-        broker.pool.read_at(message, 0, message.size, octets, 0)
-        if message.chain is not None:
-            self.part_order = 0  # a cursor
-            if not broker.store.read_body(
-                self, message.chain, message.body, octets, message.size
-            ):
-                raise StoreDamaged("a stored body cannot be read")
-        key = 1 + octets[0]
-        self.exchange = text(bytes(octets[1:key]))
-        self.routing_key = text(bytes(octets[key + 1 : message.head]))
-        self.properties = read_properties(octets, message.head)
-        self.body = bytes(octets[message.head + message.properties :])
+        head = bytearray(message.head)
+        broker.pool.read_at(message, 0, message.head, head, 0)
+        key = 1 + head[0]
+        self.exchange = text(bytes(head[1:key]))
+        self.routing_key = text(bytes(head[key + 1 :]))
+        self.properties, start, size = properties_of(broker, message)
+        self.body = bytes(broker.body_octets(message, start, size))
         self.redelivered = redelivered
+
+
+def properties_of(broker, message):
+    """(properties as read_properties() has them, index of the body in what is stored, octets)."""
+    if message.flags & AMQP10:
+        from .convert import as_v091
+
+        other = as_v091(broker, message)
+        return read_properties(other.head, 0), other.start, other.size
+    octets = bytearray(message.properties)
+    broker.pool.read_at(message, message.head, message.properties, octets, 0)
+    return read_properties(octets, 0), 0, message.body
 
 
 def publish(broker, exchange, routing_key, body, properties):

@@ -76,7 +76,7 @@ def _make_store(settings, profile):
 
 def _make_broker(store, profile):
     """A broker with all that *store* holds. Raises ConfigError."""
-    broker = Broker(profile, store, match_headers)
+    broker = Broker(profile, store, match_headers, _translate)
     broker.now = ticks_ms()  # ages go on from here
     try:
         broker.restore()
@@ -84,6 +84,12 @@ def _make_broker(store, profile):
         raise ConfigError("store: cannot be read: %s" % error)
     unload("store.recovery")
     return broker
+
+
+def _translate(broker, message):
+    from .convert import as_v091
+
+    return as_v091(broker, message).head
 
 
 def _load_engines(settings):

@@ -8,17 +8,14 @@ import json
 
 from .broker.queue import text
 from .errors import AMQPError
-from .local import publish
+from .local import properties_of, publish
 from .log import log
-from .v091.properties import read_properties
 
 
 def answer(node, message):
     """Send the status of *node* to whoever sent *message*."""
     broker = node.broker
-    octets = bytearray(message.head + message.properties)
-    broker.pool.read_at(message, 0, len(octets), octets, 0)
-    asked = read_properties(octets, message.head)
+    asked = properties_of(broker, message)[0]
     reply_to = asked.get("reply_to")
     if not reply_to:
         return

@@ -50,17 +50,17 @@ def is_same(value, other):
     return type(value) is type(other) and value == other
 
 
-def v091_of(sections, kind=DATA):
+def v091_of(sections, encoded=False):
     """The properties that *sections* become, as a dict; they pass the check for any client's."""
-    octets = convert.to_v091(sections, kind)
+    octets = convert.to_v091(sections, encoded)
     v091.Properties().scan(octets, 0, len(octets))
-    assert convert.to_v091(memoryview(b"?" + sections)[1:], kind) == octets
+    assert convert.to_v091(memoryview(b"?" + sections)[1:], encoded) == octets
     return read_properties(octets, 0)
 
 
-def fields_of(sections, kind=DATA):
+def fields_of(sections, encoded=False):
     """The headers that *sections* become: fields by name, type letter first."""
-    octets = convert.to_v091(sections, kind)
+    octets = convert.to_v091(sections, encoded)
     v091.Properties().scan(octets, 0, len(octets))
     i = v091.find_headers(octets, 0, len(octets))
     fields = {}
@@ -99,13 +99,13 @@ def sections_of(octets):
     return found
 
 
-def v10_of(properties, exchange=b"", routing_key=b"", redelivered=False):
+def v10_of(properties, exchange=b"", routing_key=b"", tries=0):
     """The sections of a 0-9-1 message with these *properties*, octets or a dict."""
     if isinstance(properties, dict):
         properties = write_properties(properties)
-    octets = convert.to_v10(properties, exchange, routing_key, redelivered)
+    octets = convert.to_v10(properties, exchange, routing_key, tries)
     view = memoryview(b"?" + properties)[1:]
-    assert convert.to_v10(view, exchange, routing_key, redelivered) == octets
+    assert convert.to_v10(view, exchange, routing_key, tries) == octets
     return sections_of(octets)
 
 
@@ -150,7 +150,7 @@ def test_durable_is_delivery_mode_2():
 
 
 def test_without_a_header_a_message_is_not_persistent():
-    assert convert.to_v091(b"", DATA) == b"\x10\0\1"
+    assert convert.to_v091(b"", False) == b"\x10\0\1"
 
 
 def test_priority_is_priority():
@@ -166,7 +166,7 @@ def test_ttl_is_expiration():
 
 
 def test_the_longest_ttl_keeps_every_digit():
-    octets = convert.to_v091(described(HEADER, None, None, uint(0xFFFFFFFF)), DATA)
+    octets = convert.to_v091(described(HEADER, None, None, uint(0xFFFFFFFF)), False)
     assert read_properties(octets, 0)["expiration"] == b"4294967295"
 
 
@@ -395,45 +395,43 @@ def test_sections_may_be_described_by_names_and_long_numbers():
 # --- bodies ---
 
 
+def find_body(body):
+    """find_body() of *body*, which is asked for few octets at a time."""
+
+    def read(i, n):
+        assert n <= convert.SPAN_HEAD and i + n <= len(body)
+        return body[i : i + n]
+
+    return convert.find_body(read, len(body))
+
+
 def test_one_data_section_is_its_octets():
     for payload in (b"", b"p", b"p" * 255, b"p" * 256, b"p" * 70000):
         for descriptor in (
             Typed(0x53, DATA), Symbol("amqp:data:binary"), Typed(0xB3, "amqp:data:binary"),
             Typed(0x80, DATA),
         ):  # fmt: skip
-            body = b"??" + write_value(Described(descriptor, payload))
-            assert convert.body_kind(body, 2) == DATA
-            at, n = convert.body_span(body, 2, len(body))
+            body = write_value(Described(descriptor, payload))
+            at, n = find_body(body)
             assert body[at : at + n] == payload and at + n == len(body)
-            head = memoryview(body)[: 2 + convert.SPAN_HEAD]
-            assert convert.body_span(head, 2, len(body)) == (at, n)
-
-
-def test_several_data_sections_are_joined():
-    body = section(DATA, b"one") + section(DATA, b"") + section(DATA, b"two" * 100)
-    assert convert.body_kind(body, 0) == DATA
-    assert convert.body_span(body, 0, len(body)) is None
-    assert convert.join_data(body, 0, len(body)) == b"one" + b"two" * 100
-    body = b"?" + body
-    assert convert.join_data(memoryview(body), 1, len(body)) == b"one" + b"two" * 100
 
 
 def test_a_footer_behind_data_is_dropped():
     body = section(DATA, b"one") + section(0x78, {Symbol("f"): 1})
-    assert convert.body_span(body, 0, len(body)) is None
-    assert convert.join_data(body, 0, len(body)) == b"one"
+    at, n = find_body(body)
+    assert body[at : at + n] == b"one"
 
 
-def test_sequences_and_values_stay_encoded_and_say_so():
+def test_all_else_stays_encoded_and_says_so():
     footer = section(0x78, {Symbol("f"): 1})
-    for kind, body in (
-        (VALUE, section(VALUE, "text")), (VALUE, section(VALUE, {"k": 1}) + footer),
-        (SEQUENCE, section(SEQUENCE, [1]) + section(SEQUENCE, ["x"])),
+    for body in (
+        section(VALUE, "text"), section(VALUE, {"k": 1}) + footer, section(VALUE, b""),
+        section(SEQUENCE, [1]) + section(SEQUENCE, ["x"]),
+        section(DATA, b"one") + section(DATA, b"") + section(DATA, b"two" * 100),
     ):  # fmt: skip
-        assert convert.body_kind(body, 0) == kind
-        assert convert.body_span(body, 0, len(body)) == (0, len(body))
-        assert v091_of(b"", kind) == {"delivery_mode": 1, "type": b"amqp-1.0"}
-        assert v091_of(annotations({Symbol("x-basic-type"): "t"}), kind)["type"] == b"amqp-1.0"
+        assert find_body(body) is None
+    assert v091_of(b"", True) == {"delivery_mode": 1, "type": b"amqp-1.0"}
+    assert v091_of(annotations({Symbol("x-basic-type"): "t"}), True)["type"] == b"amqp-1.0"
 
 
 def test_a_plain_body_never_says_that_it_is_encoded():
@@ -507,7 +505,8 @@ def test_expiration_is_ttl():
 
 
 def test_redelivered_is_not_first_acquirer():
-    assert v10_of({}, redelivered=True)[HEADER][3] is False
+    header = v10_of({}, tries=3)[HEADER]
+    assert header[3] is False and header[4] == 3
 
 
 def test_ids_are_uuids_or_strings():
@@ -662,7 +661,7 @@ def test_1_0_comes_back_octet_for_octet():
         correlation_id="c", content_type=Symbol("t"), creation_time=Typed(0x83, 5000),
         group_id="g",
     ) + b"\0\x53\x74\xc1\x0a\4\xa1\1a\x50\x07\xa1\1b\x40"  # fmt: skip
-    octets = convert.to_v10(convert.to_v091(header + rest, DATA), b"", b"")
+    octets = convert.to_v10(convert.to_v091(header + rest, False), b"", b"")
     start = b"\0\x53\x72"
     assert octets.startswith(header + start) and octets.endswith(rest)
 
@@ -674,7 +673,7 @@ def test_1_0_loses_this():
                  creation_time=Typed(0x83, 1999), group_sequence=uint(1), user_id=BAD)
         + applications({"symbol": Symbol("s"), "uuid": Typed(0x98, UUID), "small": 5})
     )  # fmt: skip
-    back = sections_of(convert.to_v10(convert.to_v091(octets, DATA), b"", b""))
+    back = sections_of(convert.to_v10(convert.to_v091(octets, False), b"", b""))
     # A ulong id is a string then, a binary one an annotation; symbols are strings.
     assert back[0x72][Symbol("x-a")] == "s" and back[0x72][Symbol("x-correlation-id")] == b"c"
     assert back[PROPERTIES] == ["7"] + [None] * 8 + [1000]
@@ -683,9 +682,9 @@ def test_1_0_loses_this():
 
 def test_an_encoded_body_goes_back_to_what_it_was():
     body = section(VALUE, {"k": [1, 2]}) + section(0x78, {Symbol("f"): 1})
-    at, n = convert.body_span(body, 0, len(body))
-    properties = convert.to_v091(b"", convert.body_kind(body, 0))
-    assert convert.is_encoded(properties) and convert.is_body(body, at, at + n)
+    assert find_body(body) is None
+    properties = convert.to_v091(b"", True)
+    assert convert.is_encoded(properties) and convert.is_body(body, 0, len(body))
 
 
 # --- hostile input ---
@@ -716,7 +715,7 @@ def test_random_sections_that_pass_the_checks_are_converted_or_refused():
                 i = stop
         except (AMQPError, AssertionError):
             continue
-        made = convert.to_v091(octets, DATA)
+        made = convert.to_v091(octets, False)
         try:
             v091.Properties().scan(made, 0, len(made))
         except PreconditionFailed:
@@ -744,7 +743,7 @@ def test_random_property_lists_that_pass_the_check_are_converted():
             continue
         made = convert.to_v10(octets, chance.octets(random, 3), chance.octets(random, 3))
         sections_of(made)
-        again = convert.to_v091(made, DATA)
+        again = convert.to_v091(made, False)
         v091.Properties().scan(again, 0, len(again))
         converted += 1
     assert converted > 20

@@ -6,9 +6,12 @@ left of its time to live takes the place of all of it, user-id stays here.
 
 import struct
 
+from ..broker.message import AMQP10
 from ..compat import TOO_LARGE, const, copy, equal, ticks_diff, u16, u32
-from ..errors import CommandInvalid, SyntaxFailure
+from ..errors import CommandInvalid, PreconditionFailed, SyntaxFailure
+from ..log import log
 from ..v091.codec import milliseconds, skip_value
+from ..v091.content import GROWTH
 from .link091 import Link, queue_step
 
 _METHOD = const(1)
@@ -86,6 +89,8 @@ class PublishLink(Link):
 
     def fits(self, message, more):
         size = message.head + message.properties + message.body + more
+        if message.flags & AMQP10:
+            size += GROWTH * message.properties
         return self.flowing and self.connection.output.fits(size)
 
     def is_sending(self):
@@ -94,8 +99,24 @@ class PublishLink(Link):
     def read(self, message):
         broker = self.connection.broker
         buf = broker.scratch
-        self._block = broker.pool.read(message.first, 0, message.head + message.properties, buf, 0)
         i = message.head
+        n = message.properties
+        self._start = 0
+        self._size = message.body
+        self._block = broker.pool.read(message.first, 0, i + n, buf, 0)
+        if message.flags & AMQP10:
+            from ..convert import as_v091, write_properties
+
+            other = as_v091(broker, message)
+            if i + len(other.head) > len(buf):
+                log.warning("properties of %d octets are left out upstream", len(other.head))
+                other.head = write_properties({})
+            self._start = other.start
+            self._size = other.size
+            self._block = broker.pool.block_before(message, i + n + other.start)
+            n = len(other.head)
+            copy(buf, i, other.head, 0, n)
+        self._length = i + n
         self._hops = 0
         self._device_at = -1  # of the field, when there is one
         flags = u16(buf, i)
@@ -132,7 +153,7 @@ class PublishLink(Link):
         to = output.buffer
         start = output.pending
         # The longest it may be has to be there, or nothing is written behind the buffer's end.
-        if start + message.head + message.properties + uplink.more(message) > output.size:
+        if start + self._length + uplink.more(message) > output.size:
             return False
         struct.pack_into(">BHIIH", to, start, _METHOD, self.number, 0, _BASIC_PUBLISH, 0)
         at = uplink.exchange.write(head, 0, to, start + 13)
@@ -144,14 +165,14 @@ class PublishLink(Link):
         struct.pack_into(">I", to, start + 3, at + 1 - start - 7)
         to[at + 1] = _FRAME_END
         header = at + 2
-        struct.pack_into(">BHIHHQ", to, header, _HEADER, self.number, 0, _BASIC, 0, message.body)
+        struct.pack_into(">BHIHHQ", to, header, _HEADER, self.number, 0, _BASIC, 0, self._size)
         at = self._write_properties(flight.entry, head, message.head, to, header + 19)
         if at - header + 1 > client.frame_max or not at:
             return False
         struct.pack_into(">I", to, header + 3, at - header - 7)
         to[at] = _FRAME_END
         flight.tag = self._published = self._published + 1
-        output.send_body(self.number, message, at + 1, self._block)
+        output.send_body(self.number, message, at + 1, self._block, self._start, self._size)
         output.mark(flight)
         return True
 
@@ -199,7 +220,7 @@ class PublishLink(Link):
         at += n
         if flags & _EXPIRATION:
             n = 1 + buf[i]
-            at = self._write_expiration(entry, milliseconds(bytes(buf[i + 1 : i + n])), to, at)
+            at = self._write_expiration(entry, bytes(buf[i + 1 : i + n]), to, at)
             i += n
         if named:
             n = 1 + buf[i]
@@ -269,8 +290,14 @@ class PublishLink(Link):
                 return True
         return False
 
-    def _write_expiration(self, entry, own, to, at):
-        """What is left of a time to live of *own* ms, of which it lived here some."""
+    def _write_expiration(self, entry, digits, to, at):
+        """What is left of a time to live of so many ms, of which it lived here some."""
+        try:
+            own = milliseconds(digits)
+        except PreconditionFailed:  # longer than what is counted here
+            to[at] = len(digits)
+            copy(to, at + 1, digits, 0, len(digits))
+            return at + 1 + len(digits)
         queue_ttl = entry.queue.ttl_ms
         lived = own if queue_ttl < 0 or own < queue_ttl else queue_ttl
         if entry.expires >= 0:

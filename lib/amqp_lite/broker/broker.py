@@ -8,10 +8,10 @@ from binascii import hexlify
 from os import urandom
 
 from ..compat import MICROPYTHON, equal, find_name, ticks_add, ticks_diff
-from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded
+from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded, StoreDamaged
 from .consumer import Consumer
 from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
-from .message import PERSISTENT, Pool
+from .message import AMQP10, PERSISTENT, Pool
 from .metrics import Metrics
 from .queue import Entry, Queue, text
 from .route import Route, RouteCache
@@ -37,9 +37,11 @@ class Broker:
     store          durable.py's, or the one of store/ram.py
     match_headers  function(binding, buf, start, end): whether the encoded properties in
                    buf[start:end] satisfy the arguments of *binding*
+    translate      function(broker, message): the properties of an AMQP10 *message* as 0-9-1
+                   encodes them
     """
 
-    def __init__(self, profile, store, match_headers):
+    def __init__(self, profile, store, match_headers, translate=None):
         self.store = store
         self.metrics = Metrics()
         self.now = 0
@@ -79,6 +81,7 @@ class Broker:
         self._visit = 0
         self.scratch = bytearray(_SHORTSTRS + profile["receive_buffer"])  # for one call's use
         self._match_headers = match_headers
+        self._translate = translate
         for name, kind in PREDECLARED:
             self.own_exchange(name, kind)
 
@@ -90,6 +93,15 @@ class Broker:
             self.inherited = store.ring.newest
             for name in self.queues:
                 self.note_backlog(0, self.queues[name].backlog)
+
+    def body_octets(self, message, i, n):
+        """*n* octets of the body of *message* from *i*, wherever it is. Raises StoreDamaged."""
+        octets = memoryview(bytearray(n))
+        if message.chain is None:
+            self.pool.read_at(message, message.head + message.properties + i, n, octets, 0)
+        elif not self.store.read_body_at(message.chain, i, n, octets):
+            raise StoreDamaged("a stored body cannot be read")
+        return octets
 
     def note_backlog(self, before, after):
         """The backlog of a queue was *before* and is *after* now.
@@ -417,7 +429,14 @@ class Broker:
             route.count = 0
         else:
             end = message.head
-            self._resolve(route, exchange, head, name + 1, end, end, end + message.properties)
+            stop = end + message.properties
+            if message.flags & AMQP10:
+                self._resolve(route, exchange, head, name + 1, end, -1, -1)
+                if not route.by_headers:
+                    return route
+                head = bytes(head[:end]) + self._translate(self, message)
+                stop = len(head)
+            self._resolve(route, exchange, head, name + 1, end, end, stop)
         return route
 
     def _resolve(self, route, exchange, buf, start, end, headers, headers_end):

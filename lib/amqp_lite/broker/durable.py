@@ -395,6 +395,17 @@ class Durable(Definitions):
             cursor.part_at = 0
         return True
 
+    def read_body_at(self, chain, i, n, to):
+        """Copy *n* octets of the body *chain* from *i* to *to*. False: it is damaged."""
+        cursor = Cursor()
+        buf = self._scratch
+        while i:
+            step = min(i, len(buf))
+            if not self.read_body(cursor, chain, step, buf, 0):
+                return False
+            i -= step
+        return self.read_body(cursor, chain, n, to, 0)
+
     # --- messages, out ---
 
     def find(self, queue):

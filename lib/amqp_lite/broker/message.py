@@ -164,12 +164,16 @@ class Pool:
         """The block behind *block* in the chain of a message."""
         return self._next[block]
 
-    def read_at(self, message, position, n, to, at):
-        """Copy *n* octets of *message* from any *position* to *to* at *at*."""
+    def block_before(self, message, position):
+        """The block of *message* that read() starts from for any *position*."""
         block = message.first
         for _ in range((position - 1) // self.block_size if position else 0):
             block = self._next[block]
-        return self.read(block, position, n, to, at)
+        return block
+
+    def read_at(self, message, position, n, to, at):
+        """Copy *n* octets of *message* from any *position* to *to* at *at*."""
+        return self.read(self.block_before(message, position), position, n, to, at)
 
     def release(self, message):
         """Give up one reference; the last one frees the blocks."""

@@ -8,6 +8,7 @@ import struct
 
 from ..access import READ, WRITE
 from ..broker.broker import REPLY_TO
+from ..broker.message import AMQP10
 from ..broker.queue import EntryList, text
 from ..compat import const, copy, equal, u16
 from ..errors import (
@@ -20,7 +21,7 @@ from ..errors import (
     SyntaxFailure,
 )
 from .codec import check_text, shortstr
-from .content import ContentReader
+from .content import GROWTH, ContentReader
 from .topology import Topology
 
 # Frame types, class and method ids: see methods.py.
@@ -191,10 +192,17 @@ class Channel(ContentReader, Topology):
     def accepts(self, consumer, message):
         if not self.active or (self.prefetch and self.unacked.count >= self.prefetch):
             return False
+        size = self._octets(message) + len(consumer.prefix) + _DELIVERY_OCTETS
+        return self.connection.output.fits(size)
+
+    def _octets(self, message):
+        """How many octets *message* is at most, as it goes out."""
         size = message.size
         if message.chain is not None:
             size += message.body
-        return self.connection.output.fits(size + len(consumer.prefix) + _DELIVERY_OCTETS)
+        if message.flags & AMQP10:
+            size += GROWTH * message.properties
+        return size
 
     def deliver(self, consumer, entry):
         output = self.connection.output
@@ -428,7 +436,7 @@ class Channel(ContentReader, Topology):
             self._reply(_BASIC_GET_EMPTY, b"")
             return True
         output = self.connection.output
-        if not output.fits(entry.message.size + _DELIVERY_OCTETS):
+        if not output.fits(self._octets(entry.message) + _DELIVERY_OCTETS):
             return False
         queue.take(entry, None)
         self._delivery_tag += 1

@@ -10,6 +10,7 @@ from ..compat import TOO_LARGE, const, u16, u32
 from ..errors import ContentTooLarge, SyntaxFailure, UnexpectedFrame
 
 _BASIC = const(60)
+GROWTH = const(8)  # times the octets of AMQP 1.0 sections, at most, are more as 0-9-1 properties
 
 
 class ContentReader:

@@ -8,8 +8,10 @@ fit whole.
 
 import struct
 
+from ..broker.message import AMQP10
 from ..compat import const, copy
 from ..errors import StoreDamaged
+from ..log import log
 from ..outbox import Outbox
 from .methods import method_frame
 
@@ -27,6 +29,7 @@ REPLY_ROOM = const(320)  # octets the longest reply of ours takes: a declare-ok 
 
 _WORTH = const(64)  # octets of body a frame carries at least, but for the last
 _RETURNS = const(4)  # messages that wait to be returned
+_HEADER_FRAME = const(22)  # octets of a header frame besides its properties, and a frame end
 _CONFIRM = const(21)  # octets of a basic.ack frame
 
 
@@ -139,28 +142,50 @@ class Output(Outbox):
         pool = self._broker.pool
         buffer = self.buffer
         properties = message.properties
+        start = 0
         body = message.body
+        other = None
+        if message.flags & AMQP10:
+            other = self._convert(message, self.size - at)
+            properties = len(other.head)
+            start = other.start
+            body = other.size
         struct.pack_into(
             ">BBHIHHQ", buffer, at, _FRAME_END, _HEADER, number, 12 + properties, _BASIC, 0,
             body,
         )  # fmt: skip
         at += 20
-        block = pool.read(block, message.head, properties, buffer, at)
+        if other is None:
+            block = pool.read(block, message.head, properties, buffer, at)
+        else:
+            copy(buffer, at, other.head, 0, properties)
+            block = pool.block_before(message, message.head + message.properties + start)
         at += properties
         buffer[at] = _FRAME_END
-        self.send_body(number, message, at + 1, block)
+        self.send_body(number, message, at + 1, block, start, body)
 
-    def send_body(self, number, message, at, block):
-        """Write the body of *message* behind a whole header frame.
+    def _convert(self, message, room):
+        """*message* of AMQP 1.0 as 0-9-1 has it, with a header frame of at most *room* octets."""
+        from ..convert import as_v091, write_properties
+
+        other = as_v091(self._broker, message)
+        if len(other.head) + _HEADER_FRAME > min(room, self.frame_max):
+            # It is delivered all the same, or it would stop its queue for ever.
+            log.warning("properties of %d octets are left out for a client", len(other.head))
+            other.head = write_properties({})
+        return other
+
+    def send_body(self, number, message, at, block, start, body):
+        """Write *body* octets of the body of *message* behind a whole header frame.
 
         at     index in the buffer behind that
-        block  the pool's block that holds the last octet of the message's properties
+        block  the pool's block that holds the octet before these
+        start  of the first of them, in the body
         """
         pool = self._broker.pool
         buffer = self.buffer
-        body = message.body
         if body:
-            position = message.head + message.properties
+            position = message.head + message.properties + start
             whole = body + 8 <= self.frame_max and body + 8 <= self.size - at
             if whole and message.chain is None:
                 struct.pack_into(">BHI", buffer, at, _BODY, number, body)
@@ -176,6 +201,11 @@ class Output(Outbox):
                 self._body_position = position
                 self._body_left = body
                 self.part_order = 0
+                if start and message.chain is not None:
+                    # Pass by the head of a data section.
+                    scratch = self._broker.scratch
+                    if not self._broker.store.read_body(self, message.chain, start, scratch, 0):
+                        message.chain.lost = True
         self._wrote(at)
         if self.body is not None:
             self._send_body()

@@ -47,6 +47,7 @@ from .sections import Body, Incomplete, section_at
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _CREDIT = const(32)  # messages a peer may have under way to us, on one link
+_GROWTH = const(2)  # times the octets of 0-9-1 properties, at most, are more as sections
 _TAG = const(32)  # octets, AMQP 1.0 §2.8.7
 _ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
 _MIXED = const(2)
@@ -438,21 +439,30 @@ class Outgoing(Link):
     def accepts(self, consumer, message):
         if not self.credit or not self.session.may_send():
             return False
-        return self.connection.output.fits(message.properties + message.body)
+        size = message.properties + message.body
+        if not message.flags & AMQP10:
+            size += _GROWTH * message.properties
+        return self.connection.output.fits(size)
 
     def deliver(self, consumer, entry):
         connection = self.connection
         message = entry.message
         self.credit -= 1
         self._count = self._count + 1 & _SERIAL
-        header = None
+        lead = None
         skip = 0
-        if entry.tries:
-            header, skip = self._counted_header(message, entry.tries)
+        if not message.flags & AMQP10:
+            from ..convert import as_v10
+
+            other = as_v10(connection.broker, message, entry.tries)
+            lead = other.head
+            skip = message.properties
+        elif entry.tries:
+            lead, skip = self._counted_header(message, entry.tries)
         session = self.session
         low = session.next_id
         connection.output.send(
-            self, message, low, session.next_id_top, consumer.no_ack, header, skip
+            self, message, low, session.next_id_top, consumer.no_ack, lead, skip
         )
         session.delivered()
         connection.broker.metrics.delivered += 1

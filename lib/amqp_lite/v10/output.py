@@ -7,6 +7,7 @@ goes on in transfers of whatever size there is room for; frames that come up mea
 import struct
 
 from ..compat import const, copy
+from ..errors import StoreDamaged
 from ..outbox import Outbox
 
 REPLY_ROOM = const(512)  # octets the longest answer of ours takes: an attach with long names
@@ -26,9 +27,15 @@ class Output(Outbox):
     def reset(self):
         Outbox.reset(self)
         self._link = None  # whose message `body` is
+        self._left = 0  # octets of it to send, which are
+        self._lead = None  # those of this from
+        self._lead_at = 0
+        self._in_pool = 0  # and so many from
         self._block = 0
         self._position = 0
-        self._left = 0
+        self.part_order = 0  # and the rest of a body in the store, see read_body() of durable.py
+        self.part_slot = 0
+        self.part_at = 0
 
     def give_back(self):
         """Drop what waits; whole frames that are in the buffer stay."""
@@ -50,6 +57,8 @@ class Output(Outbox):
     def pump(self):
         """Write what waited for room. True when deliveries may go on."""
         if self.body is not None:
+            if self.body.chain is not None and self.body.chain.lost:
+                raise StoreDamaged("a stored body cannot be read")
             self._send_more()
         while self.later and self.body is None:
             if len(self.later[0]) > self.size - self.pending:
@@ -101,43 +110,67 @@ class Output(Outbox):
         self.starved = True
         return False
 
-    def send(self, link, message, low, top, settled, header, skip):
+    def send(self, link, message, low, top, settled, lead, skip):
         """Begin the transfer of *message* on *link*.
 
-        low, top  its delivery-id
-        header    octets that take the place of the first *skip* octets of its sections, or None
+        low, top     its delivery-id
+        lead         octets to send before all else, or None
+        skip         octets of its sections that are not sent
         """
-        buffer = self.buffer
         at = self.pending
-        n = len(header) if header else 0
-        left = message.properties - skip + message.body
-        size = min(left, min(self.size - at, self.frame_max) - _HEAD - n)
+        self._position = message.head + skip
+        self._block = self._broker.pool.block_before(message, self._position)
+        self._in_pool = message.size - self._position
+        self._left = left = message.properties - skip + message.body + (len(lead) if lead else 0)
+        self._lead = lead
+        self._lead_at = 0
+        self.part_order = 0
+        size = min(left, min(self.size - at, self.frame_max) - _HEAD)
         serial = top << 30 | low
         # handle, delivery-id, delivery-tag, message-format, settled, more
         struct.pack_into(
-            ">IBBHBBBBBBBIBIBBIBBB", buffer, at, _HEAD + n + size, 2, 0, link.session.channel,
+            ">IBBHBBBBBBBIBIBBIBBB", self.buffer, at, _HEAD + size, 2, 0, link.session.channel,
             0, 0x53, 0x14, 0xC0, 20, 6, 0x70, link.handle, 0x70, serial, 0xA0, 4, serial, 0x43,
             0x41 if settled else 0x42, 0x42 if size == left else 0x41,
         )  # fmt: skip
-        at += _HEAD
-        if n:
-            copy(buffer, at, header, 0, n)
-        position = message.head + skip
-        block = self._broker.pool.read_at(message, position, size, buffer, at + n)
-        self._wrote(at + n + size)
+        self._put(message, size, at + _HEAD)
         link.session.sent()
         if size < left:
             message.references += 1
             self.body = message
             self._link = link
-            self._block = block
-            self._position = position + size
-            self._left = left - size
             self._send_more()
+
+    def _put(self, message, n, at):
+        """Write the next *n* octets of *message* at *at*, the end of a frame."""
+        self._left -= n
+        end = at + n
+        lead = self._lead
+        if lead is not None:
+            step = min(n, len(lead) - self._lead_at)
+            copy(self.buffer, at, lead, self._lead_at, step)
+            self._lead_at += step
+            at += step
+            n -= step
+            if self._lead_at == len(lead):
+                self._lead = None
+        step = min(n, self._in_pool)
+        if step:
+            self._block = self._broker.pool.read(
+                self._block, self._position, step, self.buffer, at
+            )
+            self._position += step
+            self._in_pool -= step
+            at += step
+            n -= step
+        if n:
+            chain = message.chain
+            if not self._broker.store.read_body(self, chain, n, self.buffer, at):
+                chain.lost = True  # said by pump(): a delivery may be anybody's doing
+        self._wrote(end)
 
     def _send_more(self):
         """Write as much of the message under way as there is room for."""
-        buffer = self.buffer
         link = self._link
         while self._left:
             at = self.pending
@@ -146,15 +179,11 @@ class Output(Outbox):
                 return
             # The same fields, but for the handle and `more` null.
             struct.pack_into(
-                ">IBBHBBBBBBBIBBBBB", buffer, at, _MORE_HEAD + n, 2, 0, link.session.channel,
-                0, 0x53, 0x14, 0xC0, 11, 6, 0x70, link.handle, 0x40, 0x40, 0x40, 0x40,
-                0x42 if n == self._left else 0x41,
+                ">IBBHBBBBBBBIBBBBB", self.buffer, at, _MORE_HEAD + n, 2, 0,
+                link.session.channel, 0, 0x53, 0x14, 0xC0, 11, 6, 0x70, link.handle, 0x40, 0x40,
+                0x40, 0x40, 0x42 if n == self._left else 0x41,
             )  # fmt: skip
-            at += _MORE_HEAD
-            self._block = self._broker.pool.read(self._block, self._position, n, buffer, at)
-            self._position += n
-            self._left -= n
-            self._wrote(at + n)
+            self._put(self.body, n, at + _MORE_HEAD)
             link.session.sent()
         self._end_body()
 
