@@ -128,8 +128,10 @@ def as_v10(broker, message, tries):
     exchange, routing_key = bytes(octets[1:key]), bytes(octets[key + 1 : message.head])
     head = to_v10(properties, exchange, routing_key, tries)
     size = message.body
-    if not is_encoded(properties) or size > broker.properties_most or not is_body(
-        broker.body_octets(message, 0, size), 0, size
+    if (
+        not is_encoded(properties)
+        or size > broker.properties_most
+        or not is_body(broker.body_octets(message, 0, size), 0, size)
     ):
         head += data_head(size)
     return Converted(head, 0, size)

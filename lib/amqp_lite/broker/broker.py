@@ -8,7 +8,13 @@ from binascii import hexlify
 from os import urandom
 
 from ..compat import MICROPYTHON, equal, find_name, ticks_add, ticks_diff
-from ..errors import AccessRefused, NotFound, PreconditionFailed, ResourceLimitExceeded, StoreDamaged
+from ..errors import (
+    AccessRefused,
+    NotFound,
+    PreconditionFailed,
+    ResourceLimitExceeded,
+    StoreDamaged,
+)
 from .consumer import Consumer
 from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
 from .message import AMQP10, PERSISTENT, Pool

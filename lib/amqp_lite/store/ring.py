@@ -123,8 +123,8 @@ class Ring(Sectors):
     def begin(self, kind, queues, count, size):
         """Begin a record; what follows is put() of *size* octets in all, and end().
 
-        kind    MESSAGE, perhaps with TAG, or with CHAIN: set chain_* first; BODY, likewise (chain_order 0: the
-                first of a chain, which then is this one); DEFINITION
+        kind    MESSAGE, perhaps with TAG, or with CHAIN: set chain_* first; BODY, likewise
+                (chain_order 0: the first of a chain, which then is this one); DEFINITION
         queues  a list whose first *count* are the numbers of the queues of a MESSAGE
 
         False: the ring has no room for it. Its place is at_order, at_slot.

@@ -110,7 +110,6 @@ class Link:
         self.session.send(described(DETACH, uint(self.handle), True, error_value(error)))
 
 
-
 def _value(fields, k):
     return read_value(fields.buf, fields.at[k], True)[0] if fields.has(k) else None
 

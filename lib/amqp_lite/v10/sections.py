@@ -130,8 +130,10 @@ class Sections:
         self.subject = at[_SUBJECT]
         self.reply_to = at[_REPLY_TO]
         buf = self._fields.buf
-        if self.to >= 0 and buf[self.to] & 0xEF != 0xA1 or (
-            self.reply_to >= 0 and buf[self.reply_to] & 0xEF != 0xA1
+        if (
+            self.to >= 0
+            and buf[self.to] & 0xEF != 0xA1
+            or (self.reply_to >= 0 and buf[self.reply_to] & 0xEF != 0xA1)
         ):
             raise SyntaxFailure("an address that is no string")
 

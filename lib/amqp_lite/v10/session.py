@@ -98,7 +98,11 @@ class Session:
         self._outgoing_window = fields.uint(_INCOMING_WINDOW, 0)
         self.send(
             described(
-                BEGIN, Typed(0x60, self.channel), uint(0), uint(WINDOW), uint(_OURS),
+                BEGIN,
+                Typed(0x60, self.channel),
+                uint(0),
+                uint(WINDOW),
+                uint(_OURS),
                 uint(HANDLE_MAX),
             )  # fmt: skip
         )
@@ -238,9 +242,12 @@ class Session:
         """Tell our windows, the incoming one wide open; *of_link*: fields, the handle first."""
         self.send(
             described(
-                FLOW, _serial(self.next_incoming, self.next_incoming_top),
-                uint(self.open_window()), _serial(self.next_outgoing, self.next_outgoing_top),
-                uint(_OURS), *of_link,
+                FLOW,
+                _serial(self.next_incoming, self.next_incoming_top),
+                uint(self.open_window()),
+                _serial(self.next_outgoing, self.next_outgoing_top),
+                uint(_OURS),
+                *of_link,
             )  # fmt: skip
         )
 
@@ -270,7 +277,6 @@ class Session:
         self.next_outgoing = low = self.next_outgoing + 1 & _SERIAL
         if not low:
             self.next_outgoing_top = self.next_outgoing_top + 1 & 3
-
 
     # --- deliveries of the peer ---
 
@@ -408,9 +414,7 @@ class Session:
         # Its upper bits are those of the ids given lately.
         top = self.next_id_top if tag < self.next_id else self.next_id_top - 1 & 3
         self.send(
-            described(
-                DISPOSITION, False, _serial(tag, top), None, True, described_value(outcome)
-            )
+            described(DISPOSITION, False, _serial(tag, top), None, True, described_value(outcome))
         )
 
 
