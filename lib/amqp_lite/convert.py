@@ -25,17 +25,9 @@ from .errors import AMQPError, PreconditionFailed, SyntaxFailure
 from .v091 import codec as v091
 from .v091.properties import NAMES, write_properties
 from .v10.address import parse_target, queue_address
-from .v10.codec import (
-    MAX_DEPTH,
-    check_value,
-    find_key,
-    items_at,
-    octets_at,
-    read_value,
-    skip_value,
-    uint_at,
-)
+from .v10.codec import MAX_DEPTH, check_value, find_key, items_at, octets_at, skip_value, uint_at
 from .v10.performatives import HEADER, PROPERTIES, Fields
+from .v10.values import read_value
 
 _ANNOTATIONS = const(0x72)  # descriptors, AMQP 1.0 §3.2
 _APPLICATION_PROPERTIES = const(0x74)

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from amqp_lite.v10.codec import Described, Symbol, write_value
+from amqp_lite.v10.values import Described, Symbol, write_value
 from v10_vectors import PROTON, RHEA
 
 HERE = pathlib.Path(__file__).resolve().parent

@@ -12,8 +12,9 @@ import wire
 from amqp_lite.errors import AMQPError, PreconditionFailed
 from amqp_lite.v091 import codec as v091
 from amqp_lite.v091.properties import read_properties, write_properties
-from amqp_lite.v10.codec import Described, Symbol, Typed, check_value, read_value, write_value
+from amqp_lite.v10.codec import check_value
 from amqp_lite.v10.performatives import HEADER, PROPERTIES, Fields, described, uint
+from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
 
 DATA, SEQUENCE, VALUE = convert.DATA, convert.AMQP_SEQUENCE, convert.AMQP_VALUE
 UUID = b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff"

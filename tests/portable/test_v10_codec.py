@@ -6,7 +6,8 @@ import chance
 from amqp_lite.compat import MICROPYTHON
 from amqp_lite.errors import SyntaxFailure
 from amqp_lite.v10 import codec
-from amqp_lite.v10.codec import Described, Symbol, Typed, check_value, read_value, write_value
+from amqp_lite.v10.codec import check_value
+from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
 from v10_vectors import PROTON, RHEA
 
 UUID = b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff"

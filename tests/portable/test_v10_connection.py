@@ -2,9 +2,9 @@
 
 import wire10
 from amqp_lite.v10 import performatives as performative
-from amqp_lite.v10.codec import Symbol, Typed
 from amqp_lite.v10.frames import AMQP, SASL
 from amqp_lite.v10.performatives import described, frame, uint
+from amqp_lite.v10.values import Symbol, Typed
 from clients10 import ask, client, connect, take
 from wire10 import HEADER, SASL_HEADER
 from world import World

@@ -3,9 +3,10 @@
 from amqp_lite.compat import MICROPYTHON
 from amqp_lite.errors import AMQPError, ContentTooLarge, NotFound, SyntaxFailure
 from amqp_lite.v10 import performatives as performative
-from amqp_lite.v10.codec import Described, Symbol, Typed, check_value, read_value, write_value
+from amqp_lite.v10.codec import check_value
 from amqp_lite.v10.conditions import InvalidField, LinkStolen, condition_of
 from amqp_lite.v10.performatives import Fields, described, described_value, frame, uint
+from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
 
 # A value for each letter of _LISTS.
 SOME = {

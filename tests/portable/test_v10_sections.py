@@ -2,10 +2,11 @@
 
 import chance
 from amqp_lite.errors import AMQPError, SyntaxFailure
-from amqp_lite.v10.codec import Described, Symbol, Typed, octets_at, text_at, write_value
+from amqp_lite.v10.codec import octets_at, text_at
 from amqp_lite.v10.conditions import InvalidField
 from amqp_lite.v10.performatives import HEADER, PROPERTIES, Fields, described, uint
 from amqp_lite.v10.sections import DATA, SEQUENCE, VALUE, Body, Incomplete, Sections
+from amqp_lite.v10.values import Described, Symbol, Typed, write_value
 
 
 def section(code, value):

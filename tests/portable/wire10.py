@@ -1,9 +1,9 @@
 """AMQP 1.0 frames for tests: made, and taken apart."""
 
 from amqp_lite.v10 import performatives as performative
-from amqp_lite.v10.codec import Described, Symbol, Typed, read_value, write_value
 from amqp_lite.v10.frames import AMQP, SASL
 from amqp_lite.v10.performatives import described, described_value, frame, uint
+from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 HEADER = b"AMQP\x00\x01\x00\x00"

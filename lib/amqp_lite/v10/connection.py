@@ -7,7 +7,6 @@ from ..broker.queue import text
 from ..compat import const, ticks_add, ticks_diff
 from ..errors import AMQPError, NotAllowed, SyntaxFailure
 from ..log import INFO, log
-from .codec import Symbol, Typed
 from .conditions import FramingError, InvalidField, NotAllowedNow
 from .frames import AMQP, FRAME_MIN, SASL, FrameReader
 from .output import Output
@@ -32,6 +31,7 @@ from .performatives import (
 )
 from .sections import Sections
 from .session import Session
+from .values import Symbol, Typed
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 HEADER = b"AMQP\x00\x01\x00\x00"

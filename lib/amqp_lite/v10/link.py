@@ -29,7 +29,7 @@ from .address import (
     parse_target,
     queue_address,
 )
-from .codec import Typed, octets_begin, octets_size, read_value, skip_value, text_at
+from .codec import octets_begin, octets_size, skip_value, text_at
 from .conditions import DetachForced, InvalidField, NotAllowedNow, TransferLimitExceeded
 from .performatives import (
     ATTACH,
@@ -44,6 +44,7 @@ from .performatives import (
     uint,
 )
 from .sections import Body, Incomplete, section_at
+from .values import Typed, read_value
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _CREDIT = const(32)  # messages a peer may have under way to us, on one link

@@ -10,9 +10,6 @@ import struct
 from ..compat import const, u32
 from ..errors import SyntaxFailure
 from .codec import (
-    Described,
-    Symbol,
-    Typed,
     boolean_at,
     check_value,
     octets_at,
@@ -21,9 +18,9 @@ from .codec import (
     symbol_at,
     text_at,
     uint_at,
-    write_value,
 )
 from .conditions import InvalidField, condition_of
+from .values import Described, Symbol, Typed, write_value
 
 # Frame bodies, AMQP 1.0 §2.7:
 OPEN = const(0x10)

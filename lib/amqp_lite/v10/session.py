@@ -5,7 +5,6 @@ import struct
 from ..broker.queue import EntryList
 from ..compat import const
 from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
-from .codec import Typed
 from .conditions import (
     FramingError,
     HandleInUse,
@@ -32,6 +31,7 @@ from .performatives import (
     error_value,
     uint,
 )
+from .values import Typed
 
 WINDOW = const(2048)  # transfers the peer may send before our next flow
 HANDLE_MAX = const(15)
