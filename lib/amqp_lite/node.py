@@ -86,6 +86,14 @@ class Node:
             return True
         return ticks_diff(broker.now, store.appended_at) < store.gather_ms + _OVERDUE_MS
 
+    def make_v10(self, engine):
+        """An AMQP 1.0 engine for the peers that *engine* serves when they speak 0-9-1."""
+        from .v10.connection import Connection  # late: who never meets one does not pay for it
+
+        return Connection(
+            self.broker, engine.access, self.profile, self.device, engine.vhosts, engine
+        )
+
     # --- for code on the same machine ---
 
     def publish(self, exchange, routing_key, body, properties=None):

@@ -8,15 +8,16 @@ from .broker.exchange import FANOUT
 from .compat import ticks_ms, unload, zeros
 from .errors import ConfigError, ResourceLimitExceeded
 from .log import log
-from .v091.codec import match_headers, read_table, write_table
+from .v091.codec import match_headers, read_table, translated, write_table
 
 _STATUS = b"amq.status"
 
 
-def build(settings, profile, asked):
-    """The parts of a node: (broker, reactor, bridges), listening.
+def build(settings, profile, node):
+    """The parts of *node*: (broker, reactor, bridges), listening.
 
-    asked    the sink of what is published to the exchange amq.status
+    node     the sink of what is published to the exchange amq.status, and the maker of engines of
+             AMQP 1.0
     bridges  a list of (Upstream, Caller), which connect when the reactor turns
 
     Raises ConfigError, OSError when a listener's port is taken.
@@ -31,11 +32,11 @@ def build(settings, profile, asked):
         broker = _make_broker(store, profile)
         _load_engines(settings)
         ballast.clear()
-        reactor = _make_reactor(broker, settings, profile)
+        reactor = _make_reactor(broker, settings, profile, node)
         ports = [reactor.listen(row["host"], row["port"]) for row in settings["listeners"]]
         store.report()
         _declare(broker, settings)
-        _serve_status(broker, asked)
+        _serve_status(broker, node)
         bridges = []
         if settings["bridges"]:
             from .bridge.make import make_bridges  # late: who has none does not pay for them
@@ -76,7 +77,7 @@ def _make_store(settings, profile):
 
 def _make_broker(store, profile):
     """A broker with all that *store* holds. Raises ConfigError."""
-    broker = Broker(profile, store, match_headers, _translate)
+    broker = Broker(profile, store, match_headers, translated)
     broker.now = ticks_ms()  # ages go on from here
     try:
         broker.restore()
@@ -84,12 +85,6 @@ def _make_broker(store, profile):
         raise ConfigError("store: cannot be read: %s" % error)
     unload("store.recovery")
     return broker
-
-
-def _translate(broker, message):
-    from .convert import as_v091
-
-    return as_v091(broker, message).head
 
 
 def _load_engines(settings):
@@ -101,12 +96,13 @@ def _load_engines(settings):
         from .v091 import channel, connection  # noqa: F401
 
 
-def _make_reactor(broker, settings, profile):
+def _make_reactor(broker, settings, profile, node):
     from .net.reactor import Reactor
 
     return Reactor(
         broker,
         _make_engines(broker, settings, profile) if settings["listeners"] else [],
+        node.make_v10,
         profile["unauthenticated"],
         profile["receive_buffer"],
         profile["login_ms"],

@@ -216,7 +216,7 @@ class Board:
         reactor_module.receive = self.stack.receive
         reactor_module.ticks_ms = self.stack.ticks_ms
         self.reactor = Reactor(
-            self.broker, world.engines[bridges:], profile["unauthenticated"],
+            self.broker, world.engines[bridges:], None, profile["unauthenticated"],
             profile["receive_buffer"], profile["login_ms"], profile["output_budget"],
             profile["stack_send"],
         )  # fmt: skip

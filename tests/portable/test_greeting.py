@@ -2,13 +2,13 @@
 
 import wire
 from amqp_lite.log import log
-from amqp_lite.net.listener import Greeting
+from amqp_lite.net.listener import V10_HEADER, V091_HEADER, Greeting
 from world import World
 
 # what arrives, what the log calls it
 OTHERS = (
-    (b"AMQP\x03\x01\x00\x00", "AMQP 1.0 with SASL"),
-    (b"AMQP\x00\x01\x00\x00", "AMQP 1.0"),
+    (b"AMQP\x03\x02\x00\x00", "SASL of another version of AMQP"),
+    (b"AMQP\x00\x01\x00\x00", "AMQP 1.0 without SASL"),
     (b"AMQP\x02\x01\x00\x00", "another version of AMQP"),
     (b"AMQP\x01\x01\x00\x09", "AMQP 0-9"),
     (b"AMQP\x01\x01\x08\x00", "AMQP 0-8"),
@@ -25,6 +25,7 @@ OTHERS = (
     (b"SSH-2.0-OpenSSH", "no protocol we know"),
     (b"amqp\x00\x00\x09\x01", "no protocol we know"),
 )
+_V10 = (b"AMQP\x03\x02\x00\x00", b"AMQP\x00\x01\x00\x00")
 
 
 class Visit:
@@ -50,11 +51,12 @@ class Visit:
         return bytes(greeting.output.view[: greeting.output.pending])
 
 
-def test_our_header_is_agreed_on():
-    for step in (8, 3, 1):
-        visit = Visit()
-        assert visit.say(wire.HEADER, step) == b""
-        assert visit.greeting.agreed and not visit.greeting.closed
+def test_our_headers_are_agreed_on():
+    for header in (V091_HEADER, V10_HEADER):
+        for step in (8, 3, 1):
+            visit = Visit()
+            assert visit.say(header, step) == b""
+            assert visit.greeting.agreed is header and not visit.greeting.closed
 
 
 def test_octets_behind_the_header_are_not_taken():
@@ -71,7 +73,8 @@ def test_every_other_header_is_answered_with_ours():
     for step in (8, 1):
         for octets, _ in OTHERS:
             visit.come()
-            assert visit.say(octets, step) == wire.HEADER, octets
+            ours = V10_HEADER if octets in _V10 else V091_HEADER
+            assert visit.say(octets, step) == ours, octets
             assert visit.greeting.closed and not visit.greeting.agreed
     assert visit.broker.metrics.connections_refused == 2 * len(OTHERS)
 
@@ -81,7 +84,7 @@ def test_the_log_names_the_protocol():
     for octets, name in OTHERS:
         visit.come()
         visit.say(octets)
-        assert log.recent()[-1] == "10.0.0.7 speaks %s, this is an AMQP 0-9-1 port" % name
+        assert log.recent()[-1] == "10.0.0.7 speaks %s, this is an AMQP port" % name
 
 
 def test_the_answer_is_given_once():

@@ -16,7 +16,7 @@ from amqp_lite.log import log
 from amqp_lite.store.device import RamFlash
 from amqp_lite.store.ring import Ring
 from amqp_lite.v091.channel import Channel
-from amqp_lite.v091.codec import match_headers, read_table, write_table
+from amqp_lite.v091.codec import match_headers, read_table, translated, write_table
 from amqp_lite.v091.connection import Connection
 
 # A Pico W's.
@@ -55,7 +55,7 @@ class World:
         self.profile.update(numbers)
         self.flash = flash or RamFlash(16, 1024, 64)
         store = Durable(Ring(self.flash), write_table, read_table)
-        self.broker = Broker(self.profile, store, match_headers)
+        self.broker = Broker(self.profile, store, match_headers, translated)
         self.broker.now = 1000
         self.broker.restore()
         self.access = Access(users)

@@ -3,12 +3,13 @@
 from ..compat import accept, listen, local_port, ticks_diff
 from ..log import log
 
-OUR_HEADER = b"AMQP\x00\x00\x09\x01"
+V091_HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1 §4.2.2
+V10_HEADER = b"AMQP\x03\x01\x00\x00"  # of SASL, AMQP 1.0 §5.3.1
 
 # How other protocols begin, for the log: people point MQTT clients and browsers at AMQP ports.
 _OTHERS = (
-    (b"AMQP\x03", "AMQP 1.0 with SASL"),
-    (b"AMQP\x00\x01", "AMQP 1.0"),
+    (b"AMQP\x03", "SASL of another version of AMQP"),
+    (b"AMQP\x00\x01\x00\x00", "AMQP 1.0 without SASL"),
     (b"AMQP\x01\x01\x00\x09", "AMQP 0-9"),
     (b"AMQP\x01\x01\x08", "AMQP 0-8"),
     (b"AMQP", "another version of AMQP"),
@@ -40,10 +41,10 @@ class Listener:
 
 
 class _Header:
-    """The output of a Greeting: our protocol header, once."""
+    """The output of a Greeting: a protocol header of ours, once."""
 
     def __init__(self):
-        self.view = memoryview(OUR_HEADER)
+        self.view = b""
         self.pending = 0
         self.written = 0
         self.proven = 0
@@ -57,10 +58,11 @@ class _Header:
 
 
 class Greeting:
-    """The engine of a peer until it has sent its protocol header (AMQP 0-9-1 §4.2.2).
+    """The engine of a peer until it has sent its protocol header.
 
-    Same face as the protocol engines; `agreed` becomes True when the header is ours, and the
-    reactor puts the real engine in its place. Any other header is answered with ours.
+    Same face as the protocol engines; `agreed` becomes the header when it is one of ours, and the
+    reactor puts the engine for it in this one's place. Any other is answered with one of ours:
+    AMQP 0-9-1 §4.2.2, AMQP 1.0 §2.2.
     """
 
     stalled = False
@@ -70,7 +72,7 @@ class Greeting:
         self._broker = broker
         self.output = _Header()
         self.name = ""
-        self.agreed = False
+        self.agreed = None
         self.closed = True
         self.deadline = 0
         self._got = bytearray(8)
@@ -80,7 +82,7 @@ class Greeting:
         self.name = address
         self.deadline = deadline
         self.output = _Header()
-        self.agreed = False
+        self.agreed = None
         self.closed = False
         self._n = 0
 
@@ -94,13 +96,17 @@ class Greeting:
             self._got[self._n] = buf[k]
             self._n += 1
         n = self._n
-        if self._got[:n] != OUR_HEADER[:n]:
-            log.warning("%s speaks %s, this is an AMQP 0-9-1 port", self.name, self._guess())
-            self._broker.metrics.connections_refused += 1
-            self.output.pending = len(OUR_HEADER)
-            self.closed = True
-        elif n == 8:
-            self.agreed = True
+        for ours in (V091_HEADER, V10_HEADER):
+            if self._got[:n] == ours[:n]:
+                if n == 8:
+                    self.agreed = ours
+                return
+        log.warning("%s speaks %s, this is an AMQP port", self.name, self._guess())
+        self._broker.metrics.connections_refused += 1
+        is_10 = self._got[:5] == V10_HEADER[:5] or self._got[4:6] == b"\0\1"
+        self.output.view = memoryview(V10_HEADER if is_10 else V091_HEADER)
+        self.output.pending = 8
+        self.closed = True
 
     def _guess(self):
         got = bytes(self._got[: self._n])

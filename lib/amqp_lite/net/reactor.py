@@ -20,7 +20,7 @@ from ..compat import (
 )
 from ..log import log
 from .budget import SLOW_WRITE_MS, Account, OutputBudget
-from .listener import Greeting, Listener
+from .listener import V10_HEADER, Greeting, Listener
 
 _COMMIT_MS = 20  # how soon to look again when the store gathers more for one commit
 
@@ -51,9 +51,11 @@ class Peer:
 class Guest(Peer):
     """A slot for a peer that connects: made once, reused for one peer after the other."""
 
-    def __init__(self, broker, engine):
+    def __init__(self, broker, engine, make_v10):
         self.greeting = Greeting(broker)
-        self.amqp = engine
+        self._v091 = engine
+        self._v10 = None  # made with the first peer that speaks it
+        self._make_v10 = make_v10
         Peer.__init__(self, self.greeting)
 
     def greet(self, sock, address, deadline):
@@ -63,9 +65,15 @@ class Guest(Peer):
 
     def heard(self):
         """Octets were fed: with its header the peer chose the engine."""
-        if self.engine is self.greeting and self.greeting.agreed:
-            self.engine = self.amqp
-            self.engine.open(self.greeting.name, self.greeting.deadline)
+        greeting = self.greeting
+        if self.engine is greeting and greeting.agreed:
+            engine = self._v091
+            if greeting.agreed is V10_HEADER:
+                if self._v10 is None:
+                    self._v10 = self._make_v10(engine)
+                engine = self._v10
+            self.engine = engine
+            engine.open(greeting.name, greeting.deadline)
 
     def dropped(self, why):
         self.engine.lost()
@@ -74,17 +82,20 @@ class Guest(Peer):
 class Reactor:
     """
     broker       the model, whose clock this turns
-    engines      one protocol engine for each peer that can be connected to us at once
+    engines      one of AMQP 0-9-1 for each peer that can be connected to us at once
+    make_v10     function(engine): one of AMQP 1.0 for the same peers as that one
     strangers    connections without login at once; the oldest goes when one more comes
     read_octets  read from a socket at once
     login_ms     from accept to login
     budget       octets under way over all connections, 0 = no limit; stack_send: see budget.py
     """
 
-    def __init__(self, broker, engines, strangers, read_octets, login_ms, budget, stack_send):
+    def __init__(
+        self, broker, engines, make_v10, strangers, read_octets, login_ms, budget, stack_send
+    ):
         self.listeners = []
         self._broker = broker
-        self._free = [Guest(broker, engine) for engine in engines]
+        self._free = [Guest(broker, engine, make_v10) for engine in engines]
         self._callers = []
         self._peers = []
         self._strangers = strangers

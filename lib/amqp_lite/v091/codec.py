@@ -324,6 +324,13 @@ class Properties:
             raise SyntaxFailure("the properties do not fill their content header")
 
 
+def translated(broker, message):
+    """The properties of *message*, one of AMQP 1.0, as 0-9-1 encodes them: see Broker."""
+    from ..convert import as_v091  # late: who never meets AMQP 1.0 does not pay for it
+
+    return as_v091(broker, message).head
+
+
 def milliseconds(digits):
     """The number an expiration says. Raises PreconditionFailed unless 0 <= it <= MAX_TTL_MS."""
     value = 0

@@ -92,8 +92,8 @@ class Connection(FrameReader):
         self.channel_table = channels
         self.output = Output(broker, profile["send_buffer"])
         self.properties = Properties()
-        self._access = access
-        self._vhosts = vhosts
+        self.access = access
+        self.vhosts = vhosts
         self._offer_channels = min(profile["channels"], 2047)
         self._offer_frame = profile["frame_max"]
         self._offer_heartbeat = profile["heartbeat"]
@@ -367,7 +367,7 @@ class Connection(FrameReader):
             raise AccessRefused("no mechanism '%s'" % _printable(mechanism))
         found = None
         if user is not None:
-            found = self._access.login(user, password, self.address, self.broker.now)
+            found = self.access.login(user, password, self.address, self.broker.now)
         if found is None:
             self._refuse(mechanism)
             return
@@ -381,7 +381,7 @@ class Connection(FrameReader):
 
     def _refuse(self, mechanism):
         self.broker.metrics.logins_refused += 1
-        delay = self._access.penalty(self.address, self.broker.now)
+        delay = self.access.penalty(self.address, self.broker.now)
         log.warning("login from %s refused, answered in %d ms", self.name, delay)
         self._verdict = AccessRefused(
             "Login was refused using authentication mechanism %s." % str(mechanism, "utf-8")
@@ -407,7 +407,7 @@ class Connection(FrameReader):
         self.state = _AWAIT_OPEN
 
     def on_open(self, vhost, reserved, insist):
-        if vhost not in self._vhosts:
+        if vhost not in self.vhosts:
             raise NotAllowed("vhost '%s' not found" % str(vhost, "utf-8"))
         self.user = self._user
         self.state = _RUNNING

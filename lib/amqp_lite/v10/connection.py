@@ -67,12 +67,13 @@ class Connection(FrameReader):
     profile  numbers of limits.py
     name     of this broker, its container-id
     vhosts   names that an open's hostname may give as `vhost:name`
+    other    the engine of 0-9-1 for the same peers, one at a time: its buffers are this one's, too
     """
 
-    def __init__(self, broker, access, profile, name, vhosts):
-        FrameReader.__init__(self, profile["receive_buffer"])
+    def __init__(self, broker, access, profile, name, vhosts, other=None):
+        FrameReader.__init__(self, profile["receive_buffer"], other and other.hold)
         self.broker = broker
-        self.output = Output(broker, profile["send_buffer"])
+        self.output = Output(broker, profile["send_buffer"], other and other.output.buffer)
         self.fields = Fields()
         self.terminus = Fields()  # of a described list inside of these
         self.sections = Sections(self.terminus)
@@ -113,6 +114,7 @@ class Connection(FrameReader):
         self._deadline = deadline
         self._timed = True
         self._heard = self.broker.now
+        self.broker.metrics.connections_opened += 1
         self.output.put(SASL_HEADER)
         mechanisms = Typed(0xE0, [Symbol("PLAIN")], b"\xa3")
         self.output.put(frame(SASL, 0, described(SASL_MECHANISMS, mechanisms)))

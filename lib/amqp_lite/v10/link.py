@@ -96,11 +96,13 @@ class Link:
     def _answer(self, fields, source, target, count):
         """Send our attach. *source*, *target*: as write_value() takes them; None: refused."""
         settle = Typed(0x50, fields.uint(_SND_SETTLE, _MIXED))
+        broker = self.connection.broker
+        largest = max(broker.message_max, broker.stored_max if broker.store.keeps else 0)
         self.session.send(
             described(
                 ATTACH, self.name, uint(self.handle), not self.to_peer, settle, Typed(0x50, 0),
                 source, target, None, None, count,
-                None if self.to_peer else Typed(0x80, self.connection.broker.message_max),
+                None if self.to_peer else Typed(0x80, largest),
             )
         )  # fmt: skip
 
@@ -218,7 +220,7 @@ class Incoming(Link):
         self._refused = None
         if not fields.boolean(_ABORTED):
             try:
-                if not self._begin_message(buf, i, end, more):
+                if not self._begin_message(fields, buf, i, end, more):
                     return False
             except (ContentTooLarge, NotFound, AccessRefused) as error:
                 if self._head is not None or self._exchange is not None:
@@ -230,7 +232,7 @@ class Incoming(Link):
         self._settled = False
         return True
 
-    def _begin_message(self, buf, i, end, more):
+    def _begin_message(self, fields, buf, i, end, more):
         broker = self.connection.broker
         sections = self.connection.sections
         try:
@@ -241,10 +243,8 @@ class Incoming(Link):
         head = self._head or self._head_of(sections, buf)
         route = broker.route(head, 0, len(head))
         body = end - sections.body + more
-        if body > broker.message_max:
-            raise ContentTooLarge(
-                "the body is longer than the maximum of %d octets" % broker.message_max
-            )
+        stream = self._is_streamed(fields, route, body)
+        self._check_size(body, stream)
         size = 0
         for k in range(sections.count):
             size += sections.stops[k] - sections.starts[k]
@@ -252,8 +252,11 @@ class Incoming(Link):
         message = broker.pool.begin(len(head))
         if message is None:
             return False
-        if not broker.has_entries(needed) or not broker.pool.extend(
-            message, len(head) + size + body
+        chain = message.chain = broker.store.take_chain() if stream else None
+        if (
+            not broker.has_entries(needed)
+            or (stream and chain is None)
+            or not broker.pool.extend(message, size if stream else size + body)
         ):
             broker.pool.release(message)
             return False
@@ -274,6 +277,21 @@ class Incoming(Link):
         self._body.reset()
         self.on_payload(buf, sections.body, end - sections.body)
         return True
+
+    def _is_streamed(self, fields, route, body):
+        """Whether a message is stored as it comes: one that may be long, for the store alone."""
+        broker = self.connection.broker
+        if not self.connection.sections.durable:
+            return False
+        if body <= broker.small_max and not fields.boolean(_MORE):
+            return False
+        return broker.is_stored_only(route, route.stamp)
+
+    def _check_size(self, body, stream):
+        broker = self.connection.broker
+        largest = max(broker.stored_max, broker.message_max) if stream else broker.message_max
+        if body > largest:
+            raise ContentTooLarge("the body is longer than the maximum of %d octets" % largest)
 
     def _check_user(self, sections, buf):
         """The user-id of a message has to be its publisher's. AMQP 1.0 §3.2.4."""
@@ -305,12 +323,12 @@ class Incoming(Link):
         broker = self.connection.broker
         message = self.message
         size = end - i + more
-        if message.body + size > broker.message_max:
+        try:
+            self._check_size(message.body + size, message.chain is not None)
+        except ContentTooLarge:
             self._abandon()
-            raise ContentTooLarge(
-                "the body is longer than the maximum of %d octets" % broker.message_max
-            )
-        if not broker.pool.extend(message, size):
+            raise
+        if message.chain is None and not broker.pool.extend(message, size):
             return False
         self.on_payload(buf, i, end - i)
         return True
@@ -327,8 +345,12 @@ class Incoming(Link):
             self._abandon()
             self._refused = error
             return
-        broker.pool.write(self.message, buf, i, n)
-        self.message.body += n
+        message = self.message
+        if message.chain is None:
+            broker.pool.write(message, buf, i, n)
+        else:
+            broker.store.add_part(message.chain, buf, i, n)
+        message.body += n
 
     def on_payload_end(self):
         """A transfer is whole."""
