@@ -5,13 +5,14 @@ from .compat import copy, zeros
 
 class Outbox:
     """
-    size  octets of the send buffer
+    size    octets of the send buffer
+    buffer  so many octets to use; None: of its own
 
     The reactor sends the first `pending` octets of `view` and says so by sent().
     """
 
-    def __init__(self, broker, size):
-        self.buffer = zeros(size)
+    def __init__(self, broker, size, buffer=None):
+        self.buffer = zeros(size) if buffer is None else buffer
         self.view = memoryview(self.buffer)
         self.size = size
         self._broker = broker

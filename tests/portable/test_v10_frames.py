@@ -21,6 +21,7 @@ class Reader(FrameReader):
 
     def __init__(self, frame_max=8192, kind=AMQP):
         FrameReader.__init__(self, SIZE)
+        self.reset()
         self.deaf = False
         self.kind = kind
         self.frame_max = frame_max

@@ -50,7 +50,7 @@ class ConsumeLink(Link, ContentReader):
 
     def _forget(self):
         self._unread = 0
-        self.connection.forget_body(self)
+        self.connection.forget_taker(self)
         self._abandon()
 
     def _closed(self, code, why, was_open):

@@ -456,7 +456,7 @@ class Connection(FrameReader):
     def forget_channel(self, number):
         """The channel has ended on both sides."""
         channel = self.channels.pop(number)
-        self.forget_body(channel)
+        self.forget_taker(channel)
         channel.release()
         self.channel_table.give(channel)
 

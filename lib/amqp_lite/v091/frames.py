@@ -5,12 +5,12 @@ A frame (AMQP 0-9-1 §4.2.3), numbers big-endian:
     | type 1 | channel 2 | size 4 | payload | 0xCE |
 
 Method and header frames are read in place once they are whole, so they must fit in the receive
-buffer. Body frames are not kept: their octets go on as they come, whatever their size. What is
-left of a read, an incomplete frame, waits in `_hold`.
+buffer. Body frames are not kept: their octets go on as they come, whatever their size.
 """
 
-from ..compat import const, copy, u16, u32, zeros
+from ..compat import const, u16, u32
 from ..errors import AMQPError, FrameError, ResourceLimitExceeded, UnexpectedFrame
+from ..inbox import Inbox
 
 _METHOD = const(1)
 _HEADER = const(2)
@@ -19,7 +19,7 @@ _HEARTBEAT = const(8)
 _FRAME_END = const(0xCE)
 
 
-class FrameReader:
+class FrameReader(Inbox):
     """Whoever reads frames is one, and has these methods; n octets of *buf* from *i* are meant:
 
     on_method(number, buf, i, end), on_header(...)  the whole frame of a channel. False: it has to
@@ -30,79 +30,28 @@ class FrameReader:
     on_garbage(error)               what came is no frame
     """
 
-    def __init__(self, size):
-        self._size = size
-        self._hold = memoryview(zeros(size))
-        self.reset(0)
-
-    def reset(self, frame_max):
-        self.frame_max = frame_max  # octets
-        self.deaf = True  # nothing is read any more
-        self.stalled = False  # a whole frame waits for memory or for room in the output
-        self.progress = 0  # ticks when the last frame was whole, or this one began
-        self._held = 0
-        self._body_left = 0  # of the body frame being read
-        self._body_end = False  # its frame-end octet comes next
-        self._taker = None  # of its payload
-
-    def room(self):
-        """How many octets may come now."""
-        return 0 if self.stalled else self._size - self._held
-
-    def amid_frame(self):
-        return self._held or self._body_left or self._body_end
-
-    def forget_body(self, taker):
-        """*taker* has ended: the rest of its body frame is for nobody."""
-        if self._taker is taker:
-            self._taker = None
-
-    def read(self, buf, n):
-        """The first *n* octets of *buf* came, at most room()."""
-        if self.deaf:
-            return
-        if self._held:
-            copy(self._hold, self._held, buf, 0, n)
-            self._held += n
-            self.read_on()
-            return
-        if not self._body_left and not self._body_end:
-            self.progress = self.broker.now
-        i = self._parse(buf, 0, n)
-        self._held = n - i
-        if i < n:
-            copy(self._hold, 0, buf, i, n - i)
-
-    def read_on(self):
-        """Read what is held."""
-        i = self._parse(self._hold, 0, self._held)
-        self._held -= i
-        if i and self._held:
-            copy(self._hold, 0, self._hold, i, self._held)
-
     def _parse(self, buf, i, end):
         """Read the frames in buf[i:end]: the index of the first octet not used up."""
         while i < end and not self.deaf:
-            if self._body_left:
-                n = min(self._body_left, end - i)
-                if self._taker is not None:
-                    self._taker.on_body(buf, i, n)
-                self._body_left -= n
-                i += n
-                if self._body_left:
+            left = self._left
+            if left:
+                n = min(left - 1, end - i)
+                if n:
+                    if self.taker is not None:
+                        self.taker.on_body(buf, i, n)
+                    self._left = left = left - n
+                    i += n
+                if left > 1 or i == end:
                     return i
-                self._body_end = True
-                continue
-            if self._body_end:
                 if buf[i] != _FRAME_END:
                     self.on_garbage(FrameError("a frame does not end with 0xCE"))
                     break
                 i += 1
-                self._body_end = False
+                self._left = 0
                 self.progress = self.broker.now
-                taker = self._taker
+                taker = self.taker
                 if taker is not None:
-                    self._taker = None
+                    self.taker = None
                     taker.on_body_frame()
                 continue
             if end - i < 7:
@@ -113,17 +62,14 @@ class FrameReader:
             whole = size + 8 <= end - i
             try:
                 if kind == _BODY and size + 8 <= self.frame_max:
-                    self._taker = self.on_body(number, size)
-                    self._body_left = size
-                    self._body_end = not size
+                    self.taker = self.on_body(number, size)
+                    self._left = size + 1
                     i += 7
                     continue
                 if not whole or size + 8 > self.frame_max:
                     if not self._check_frame(kind, number, size):
                         return i
-                    self._taker = None
-                    self._body_left = size
-                    self._body_end = not size
+                    self._left = size + 1
                     i += 7
                     continue
                 stop = i + 7 + size

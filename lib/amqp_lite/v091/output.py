@@ -34,8 +34,8 @@ _CONFIRM = const(21)  # octets of a basic.ack frame
 
 
 class Output(Outbox):
-    def __init__(self, broker, size):
-        Outbox.__init__(self, broker, size)
+    def __init__(self, broker, size, buffer=None):
+        Outbox.__init__(self, broker, size, buffer)
         self.returns = []  # (channel number, message) for basic.return
         self.reset()
 

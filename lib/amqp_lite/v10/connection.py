@@ -88,6 +88,8 @@ class Connection(FrameReader):
         self._reset()
 
     def _reset(self):
+        self.reset()
+        self.output.reset()
         self.state = _CLOSED
         self.closed = True
         self.user = None
@@ -106,8 +108,6 @@ class Connection(FrameReader):
     def open(self, address, deadline):
         """A peer from *address* has sent the header of SASL; it has to log in by *deadline*."""
         self._reset()
-        self.reset()
-        self.output.reset()
         self.deaf = self.closed = False
         self.state = _AWAIT_INIT
         self.address = self.name = address

@@ -6,11 +6,12 @@ A frame (AMQP 1.0 §2.3.1), numbers big-endian; doff counts words of four octets
 
 A performative is read in place once it is whole, so it must fit in the receive buffer with its
 frame's head. Only a transfer has a payload: when it fills the buffer, it goes on as it comes,
-however long it is. What is left of a read, an incomplete frame, waits in `_hold`.
+however long it is.
 """
 
-from ..compat import const, copy, u16, u32, zeros
+from ..compat import const, u16, u32
 from ..errors import AMQPError, ResourceLimitExceeded
+from ..inbox import Inbox
 from .conditions import FramingError
 from .performatives import TRANSFER, performative_end
 
@@ -19,7 +20,7 @@ SASL = const(1)
 FRAME_MIN = const(512)  # octets every peer takes, also before the open
 
 
-class FrameReader:
+class FrameReader(Inbox):
     """Whoever reads frames is one, and has these methods; n octets of *buf* from *i* are meant:
 
     on_frame(channel, buf, i, end, more)  a performative at *i*, and behind it the payload that is
@@ -32,57 +33,12 @@ class FrameReader:
                           ends
     """
 
-    def __init__(self, size):
-        self._size = size
-        self._hold = memoryview(zeros(size))
-        self.reset()
+    # A taker has on_payload(buf, i, n) and, when the frame is whole, on_payload_end().
 
     def reset(self):
+        Inbox.reset(self, FRAME_MIN)
         self.kind = SASL  # the type of frames that may come now
-        self.frame_max = FRAME_MIN  # octets
         self.awaits_header = False  # a protocol header is due, which is no frame
-        self.deaf = True  # nothing is read any more
-        self.stalled = False  # a frame waits for memory or for room in the output
-        self.progress = 0  # ticks when the last frame was whole, or this one began
-        # Has on_payload(buf, i, n) and, when the frame is whole, on_payload_end().
-        self.taker = None
-        self._held = 0
-        self._left = 0  # octets of the payload being read
-
-    def room(self):
-        """How many octets may come now."""
-        return 0 if self.stalled else self._size - self._held
-
-    def amid_frame(self):
-        return self._held or self._left
-
-    def forget_taker(self, taker):
-        """*taker* has ended: the rest of its frame is for nobody."""
-        if self.taker is taker:
-            self.taker = None
-
-    def read(self, buf, n):
-        """The first *n* octets of *buf* came, at most room()."""
-        if self.deaf:
-            return
-        if self._held:
-            copy(self._hold, self._held, buf, 0, n)
-            self._held += n
-            self.read_on()
-            return
-        if not self._left:
-            self.progress = self.broker.now
-        i = self._parse(buf, 0, n)
-        self._held = n - i
-        if i < n:
-            copy(self._hold, 0, buf, i, n - i)
-
-    def read_on(self):
-        """Read what is held."""
-        i = self._parse(self._hold, 0, self._held)
-        self._held -= i
-        if i and self._held:
-            copy(self._hold, 0, self._hold, i, self._held)
 
     def _parse(self, buf, i, end):
         """Read the frames in buf[i:end]: the index of the first octet not used up."""

@@ -20,8 +20,8 @@ _WORTH = const(64)  # octets of payload a transfer carries at least, but for the
 
 
 class Output(Outbox):
-    def __init__(self, broker, size):
-        Outbox.__init__(self, broker, size)
+    def __init__(self, broker, size, buffer=None):
+        Outbox.__init__(self, broker, size, buffer)
         self.reset()
 
     def reset(self):
