@@ -82,7 +82,7 @@ def test_another_protocol_is_answered_with_our_header_and_closed():
     client = board.client()
     for octets in (
         b"GET / HTTP/1.1\r\nHost: board\r\n\r\n",
-        b"AMQP\x03\x01\x00\x00",
+        b"AMQP\x01\x01\x00\x0a",
         b"\x16\x03\x01\x02\x00\x01\x00\x01",
         b"\x10\x0c\x00\x04MQTT\x04\x02",
     ):

@@ -103,8 +103,9 @@ class Greeting:
                 return
         log.warning("%s speaks %s, this is an AMQP port", self.name, self._guess())
         self._broker.metrics.connections_refused += 1
-        is_10 = self._got[:5] == V10_HEADER[:5] or self._got[4:6] == b"\0\1"
-        self.output.view = memoryview(V10_HEADER if is_10 else V091_HEADER)
+        got = self._got[:n]
+        is_v10 = got.startswith(V10_HEADER[:5]) or got.startswith(b"AMQP\0\1")
+        self.output.view = memoryview(V10_HEADER if is_v10 else V091_HEADER)
         self.output.pending = 8
         self.closed = True
 

@@ -71,7 +71,7 @@ class Connection(FrameReader):
     """
 
     def __init__(self, broker, access, profile, name, vhosts, other=None):
-        FrameReader.__init__(self, profile["receive_buffer"], other and other.hold)
+        FrameReader.__init__(self, profile["receive_buffer"], other and other._hold)
         self.broker = broker
         self.output = Output(broker, profile["send_buffer"], other and other.output.buffer)
         self.fields = Fields()
