@@ -60,7 +60,7 @@ _FLOW_COUNT, _FLOW_CREDIT, _FLOW_DRAIN, _FLOW_ECHO = const(5), const(6), const(8
 _ID, _DELIVERY_TAG, _SETTLED, _MORE, _ABORTED = const(1), const(2), const(4), const(5), const(9)
 
 _RELEASED = b"\x00\x53\x26\x45"
-_ABORTED_BY_PEER = AMQPError("aborted")
+ABORTED_BY_PEER = AMQPError("aborted")
 
 
 class Link:
@@ -69,9 +69,11 @@ class Link:
     session, handle  where it is; the handle is the same in both directions
     name             of the link
     to_peer          whether the peer is its receiver
+    node             address of the node of the protocol itself that it belongs to, see node.py
     """
 
     consumer = None
+    node = None
 
     def __init__(self, session, handle, name, to_peer):
         self.session = session
@@ -93,8 +95,19 @@ class Link:
             raise InvalidField("a terminus that is a %s" % terminus.name())
         return terminus
 
-    def _answer(self, fields, source, target, count):
-        """Send our attach. *source*, *target*: as write_value() takes them; None: refused."""
+    def _is_of_node(self, fields, address):
+        """Whether a node of the protocol itself has this *address*: it answers the attach then."""
+        if not address or not (address.startswith("/management") or "$" in address):
+            return False
+        from .node import take_over
+
+        return take_over(self, fields, address)
+
+    def _answer(self, fields, source, target, count, most=None, properties=None):
+        """Send our attach. *source*, *target*: as write_value() takes them; None: refused.
+
+        most  octets of the longest message that we take; None: the broker's maximum
+        """
         settle = Typed(0x50, fields.uint(_SND_SETTLE, _MIXED))
         broker = self.connection.broker
         largest = max(broker.message_max, broker.stored_max if broker.store.keeps else 0)
@@ -102,7 +115,8 @@ class Link:
             described(
                 ATTACH, self.name, uint(self.handle), not self.to_peer, settle, Typed(0x50, 0),
                 source, target, None, None, count,
-                None if self.to_peer else Typed(0x80, largest),
+                None if self.to_peer else Typed(0x80, most or largest),
+                None, None, properties,
             )
         )  # fmt: skip
 
@@ -150,7 +164,10 @@ class Incoming(Link):
         terminus = self._terminus(fields, _TARGET, TARGET)
         if terminus.boolean(_DYNAMIC):
             raise NotImplementedHere("dynamic targets")
-        where = parse_target(terminus.text(_ADDRESS))
+        address = terminus.text(_ADDRESS)
+        if self._is_of_node(fields, address):
+            return
+        where = parse_target(address)
         if where.kind != ANONYMOUS:
             self._head, self._exchange = self._place(where)
         self._answer(fields, _value(fields, _SOURCE), _value(fields, _TARGET), None)
@@ -203,7 +220,7 @@ class Incoming(Link):
             self._abandon()
             self._settled = True
             self._more = False
-            self._refused = _ABORTED_BY_PEER
+            self._refused = ABORTED_BY_PEER
         self.connection.taker = self
         return True
 
@@ -423,6 +440,9 @@ class Outgoing(Link):
         """The peer's attach: answer it. Raises NotFound, AccessRefused, ResourceLocked ..."""
         terminus = self._terminus(fields, _SOURCE, SOURCE)
         source = _value(fields, _SOURCE)
+        address = terminus.text(_ADDRESS)
+        if self._is_of_node(fields, address):
+            return
         connection = self.connection
         if terminus.boolean(_DYNAMIC):
             if terminus.has(_ADDRESS):
@@ -430,7 +450,7 @@ class Outgoing(Link):
             queue = connection.broker.declare_queue(b"", False, connection, True, {})
             source.value.value[0] = queue_address(queue.name)
         else:
-            queue = self._find_queue(parse_source(terminus.text(_ADDRESS)))
+            queue = self._find_queue(parse_source(address))
         settled = fields.uint(_SND_SETTLE, _MIXED) == _ALL_SETTLED
         self.consumer = queue.subscribe(self, self.name.encode(), settled, False, 0)
         self._answer(fields, source, _value(fields, _TARGET), uint(0))
@@ -530,7 +550,7 @@ class Outgoing(Link):
 
     def drain(self):
         """Give the credit back when that is wanted and nothing waits. True when it was."""
-        if not self._drains or self.consumer is None or self.consumer.queue.waiting():
+        if not self._drains or self._waiting():
             return False
         self._drains = False
         self._count = self._count + self.credit & _SERIAL
@@ -538,10 +558,13 @@ class Outgoing(Link):
         self._tell(True)
         return True
 
+    def _waiting(self):
+        """Messages that wait for credit."""
+        return self.consumer.queue.waiting() if self.consumer is not None else 0
+
     def _tell(self, drained=None):
-        waiting = self.consumer.queue.waiting() if self.consumer is not None else 0
         self.session.flow(
-            uint(self.handle), uint(self._count), uint(self.credit), uint(waiting), drained
+            uint(self.handle), uint(self._count), uint(self.credit), uint(self._waiting()), drained
         )
 
     def release(self):
