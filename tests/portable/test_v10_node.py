@@ -3,7 +3,6 @@
 import wire10
 from amqp_lite.errors import NotAllowed
 from amqp_lite.v10 import node
-from amqp_lite.v10.codec import Described, Symbol, Typed, read_value, write_value
 from amqp_lite.v10.performatives import (
     ACCEPTED,
     PROPERTIES,
@@ -11,6 +10,7 @@ from amqp_lite.v10.performatives import (
     described,
     uint,
 )
+from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
 from clients10 import ask, client, deliveries, names, outcomes, sender, session, take
 from wire10 import transfer
 from world import World

@@ -16,7 +16,7 @@ from ..errors import (
     ResourceLimitExceeded,
     SyntaxFailure,
 )
-from .codec import Described, Typed, check_value, read_value, write_value
+from .codec import check_value
 from .link import ABORTED_BY_PEER, Incoming, Outgoing
 from .performatives import (
     ACCEPTED,
@@ -31,6 +31,7 @@ from .performatives import (
     uint,
 )
 from .sections import VALUE, Incomplete, section_at, section_value
+from .values import Described, Typed, read_value, write_value
 
 _MOST = const(16)  # answers that wait on one link
 _HEAD = const(40)  # octets of a transfer of ours besides its payload, at most
