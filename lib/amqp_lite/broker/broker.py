@@ -246,7 +246,7 @@ class Broker:
                 "inequivalent arg 'durable', 'exclusive' or 'auto_delete' for queue '%s' "
                 "in vhost '/'" % text(name)
             )
-        if found.arguments != arguments:
+        if _with_type(found.arguments) != _with_type(arguments):
             raise PreconditionFailed(
                 "inequivalent arguments for queue '%s' in vhost '/'" % text(name)
             )
@@ -675,6 +675,13 @@ def check_queue_arguments(arguments):
                 )
         elif key.startswith(b"x-"):
             raise PreconditionFailed("invalid arg '%s': this broker does not have it" % text(key))
+
+
+def _with_type(arguments):
+    """*arguments* of a queue, with the type that those without one mean."""
+    same = {b"x-queue-type": b"classic"}
+    same.update(arguments)
+    return same
 
 
 def check_exchange_arguments(arguments):

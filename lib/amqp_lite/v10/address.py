@@ -79,7 +79,7 @@ def parse_source(address):
 
 def queue_address(name):
     """The address, v2, of the queue *name*."""
-    return "/queues/" + _encode(name)
+    return "/queues/" + encode(name)
 
 
 def exchange_address(exchange, key=b""):
@@ -89,8 +89,8 @@ def exchange_address(exchange, key=b""):
     """
     if not exchange:
         return queue_address(key)
-    address = "/exchanges/" + _encode(exchange)
-    return address + "/" + _encode(key) if key else address
+    address = "/exchanges/" + encode(exchange)
+    return address + "/" + encode(key) if key else address
 
 
 def _parse(address, is_target):
@@ -114,8 +114,8 @@ def _parse(address, is_target):
         _refuse(address, "has too many parts: a '/' in a name is written %2F")
     if not count or not parts[at]:
         _refuse(address, "has an empty name")
-    decode = _decode if is_v2 else _unescape
-    name = decode(parts[at], address)
+    read = decode if is_v2 else _unescape
+    name = read(parts[at], address)
     if kind != EXCHANGE:
         return Address(kind, b"", name, name)
     if form == "topic":
@@ -123,7 +123,7 @@ def _parse(address, is_target):
     if name == b"amq.default":
         _refuse(address, "is the default exchange: write /queues/:queue")
     if count == 2 and parts[at + 1]:
-        key = decode(parts[at + 1], address)
+        key = read(parts[at + 1], address)
     else:
         key = b"" if is_v2 else None
     return Address(EXCHANGE, name, key, None)
@@ -146,7 +146,7 @@ def _parse_plain(address):
     return Address(PLAIN, _unescape(exchange, address), key, name)
 
 
-def _decode(part, address):
+def decode(part, address):
     """The octets of a percent-encoded part, RFC 3986 §2.1.
 
     What should have been encoded and is not stands for itself; RabbitMQ refuses it.
@@ -182,7 +182,7 @@ def _checked(octets, address):
     return octets
 
 
-def _encode(octets):
+def encode(octets):
     return "".join([chr(o) if o in _UNRESERVED else "%%%02X" % o for o in octets])
 
 

@@ -79,7 +79,7 @@ class Connection(FrameReader):
         self.sections = Sections(self.terminus)
         self.sessions = {}
         self._access = access
-        self._container = name
+        self.container = name
         self._vhosts = vhosts
         self._offer_frame = profile["frame_max"]
         self._offer_idle_ms = profile["heartbeat"] * 1000
@@ -300,7 +300,7 @@ class Connection(FrameReader):
         self.send(
             0,
             described(
-                OPEN, self._container, None, uint(self._offer_frame),
+                OPEN, self.container, None, uint(self._offer_frame),
                 Typed(0x60, self._channel_max), idle,
             ),
         )  # fmt: skip
