@@ -52,6 +52,10 @@ def node_for(address):
 
     An AMQPError that this raises is the outcome of the request.
     """
+    if address == "/management":
+        from .management import Management
+
+        return Management
     return None
 
 

@@ -116,6 +116,8 @@ class Session:
         """Its links end, and what the peer had of them goes back to its queues."""
         for handle in list(self.links):
             self._drop(self.links.pop(handle))
+        while self.unsettled.tail is not None:  # of a queue that is gone
+            self._take_back(self.unsettled.tail, True)
         self._accepted.clear()
 
     def send(self, performative):
