@@ -65,6 +65,9 @@ class Broker:
         self.properties_most = profile["receive_buffer"]  # with a reply-to of ours
         self.entries = Table(Entry, profile["deliveries"], "delivery")
         self.promised = 0  # entries that half-received messages will take
+        # Who holds half a message, of a size not known before, and waited first for memory to go
+        # on with it.
+        self.longest_waiting = None
         self.spare_entries = 0  # kept for messages from the store, see note_backlog()
         self._backlogs = 0  # queues that have one
         self.consumers = Table(Consumer, profile["consumers"], "consumer")

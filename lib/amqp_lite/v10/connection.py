@@ -47,6 +47,7 @@ _CLOSED = const(5)
 _OK = const(0)  # SASL outcomes, AMQP 1.0 §5.3.3.6
 _AUTH = const(1)
 _CLOSE_MS = const(2000)  # how long we wait for that
+_SHORT_MS = const(10000)  # how long half a message may be held by who waits for memory
 _SHORTEST_IDLE_MS = const(1000)
 _EMPTY_FRAME = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 
@@ -83,7 +84,9 @@ class Connection(FrameReader):
         self._vhosts = vhosts
         self._offer_frame = profile["frame_max"]
         self._offer_idle_ms = profile["heartbeat"] * 1000
+        self._patience = max(2 * self._offer_idle_ms, 60000)  # ms
         self._channel_max = min(profile["channels"], 65536) - 1
+        self.private_queues = max(1, min(16, profile["queues"] // 4))  # that it may have
         self._login_octets = profile["login_bytes"]
         self._reset()
 
@@ -99,6 +102,8 @@ class Connection(FrameReader):
         self._octets = 0
         self._heard = 0  # ticks
         self._idle_ms = 0  # the peer wants to hear something so often; 0: never
+        self._resumed = 0  # ticks
+        self._short_since = -1  # ticks since when a transfer waits for memory; -1: none does
         self._verdict = False  # a refused login is to be said at the deadline
         self._deadline = 0
         self._timed = False
@@ -130,7 +135,7 @@ class Connection(FrameReader):
     def resume(self):
         if self.stalled:
             self.stalled = False
-            self._heard = self.broker.now
+            self._heard = self._resumed = self.broker.now  # nobody listened meanwhile
             self.read_on()
 
     def pump(self):
@@ -162,15 +167,23 @@ class Connection(FrameReader):
             overdue = self._overdue(now)
             if overdue is not None:
                 self._cut(overdue)
+            else:
+                self._give_up(now)
         return wait
 
     def _overdue(self, now):
         """What the peer should have done by now; None when it is in time."""
         idle = self._offer_idle_ms
-        patience = max(2 * idle, 60000)
+        patience = self._patience
         if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
             return "it does not read"
         if self.stalled:
+            # Nobody listens to it. But what it waits for may be what it holds itself, its
+            # dispositions behind its transfers; and it may be gone without our notice.
+            if self._short_since >= 0 and ticks_diff(now, self._short_since) > patience:
+                for channel in self.sessions:
+                    if self.sessions[channel].unsettled.count:
+                        return "it waits for memory and holds some"
             return None
         # It was told half of what we bear.
         if idle and ticks_diff(now, self._heard) > 2 * idle:
@@ -178,6 +191,32 @@ class Connection(FrameReader):
         if self.amid_frame() and ticks_diff(now, self.progress) > patience:
             return "a frame that does not end"
         return None
+
+    def _give_up(self, now):
+        """Drop half messages that do not end, or whose memory those may wait for that wait, too.
+
+        Of all in the broker the one that waited first is kept, and goes on by what the others
+        gave back.
+        """
+        broker = self.broker
+        if self.stalled:
+            if self._short_since < 0 or ticks_diff(now, self._short_since) <= _SHORT_MS:
+                return
+        elif ticks_diff(now, self._resumed) <= self._patience:
+            return
+        for channel in self.sessions:
+            links = self.sessions[channel].links
+            for handle in links:
+                link = links[handle]
+                if link.message is None:
+                    continue
+                if self.stalled:
+                    late = broker.longest_waiting is not link and not broker.freed
+                else:
+                    late = ticks_diff(now, link.progress) > self._patience
+                if late:
+                    log.info("%s: half a message is given up", self.name)
+                    link.give_up()
 
     def lost(self):
         """The peer is gone, or shall be at once: give back everything, send nothing more."""
@@ -215,12 +254,17 @@ class Connection(FrameReader):
         fields = self.fields
         behind = fields.scan(buf, i, end)
         code = fields.code
-        if code == TRANSFER and self.state == _RUNNING:
-            return self._on_session(channel, code, buf, behind, end, more)
-        if behind != end or more:
-            raise FramingError("octets behind a %s" % fields.name())
         if not self.output.takes_reply():
             return False
+        if code == TRANSFER and self.state == _RUNNING:
+            if self._on_session(channel, code, buf, behind, end, more):
+                self._short_since = -1
+                return True
+            if self._short_since < 0:
+                self._short_since = self.broker.now
+            return False
+        if behind != end or more:
+            raise FramingError("octets behind a %s" % fields.name())
         if self.state == _AWAIT_INIT:
             if code != SASL_INIT:
                 raise NotAllowedNow("%s, a sasl-init was due" % fields.name())

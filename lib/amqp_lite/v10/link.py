@@ -8,7 +8,7 @@ body but the delivery-annotations, then its body (see sections.py).
 from ..access import CONFIGURE, READ, WRITE
 from ..broker.message import AMQP10, PERSISTENT
 from ..broker.queue import text
-from ..compat import const, equal
+from ..compat import const, equal, hash_octets
 from ..errors import (
     AccessRefused,
     AMQPError,
@@ -40,6 +40,7 @@ from .performatives import (
     SOURCE,
     TARGET,
     described,
+    described_value,
     error_value,
     uint,
 )
@@ -74,6 +75,7 @@ class Link:
 
     consumer = None
     node = None
+    message = None  # being received
 
     def __init__(self, session, handle, name, to_peer):
         self.session = session
@@ -93,6 +95,8 @@ class Link:
             raise NotImplementedHere("transactions")
         if terminus.code != code:
             raise InvalidField("a terminus that is a %s" % terminus.name())
+        if terminus.has(_ADDRESS) and fields.buf[terminus.at[_ADDRESS]] & 0xEF != 0xA1:
+            raise InvalidField("an address that is no string")
         return terminus
 
     def _is_of_node(self, fields, address):
@@ -103,12 +107,23 @@ class Link:
 
         return take_over(self, fields, address)
 
+    def _echo(self, fields, k, code):
+        """The terminus in field *k* for the answer, as described() takes it.
+
+        What is not known here is left out, so that the peer sees that (§3.5.3): filters,
+        properties, capabilities.
+        """
+        if not fields.has(k):
+            return None
+        terminus = self._terminus(fields, k, code)
+        return described_value(code, *[_value(terminus, n) for n in range(_DYNAMIC + 1)])
+
     def _answer(self, fields, source, target, count, most=None, properties=None):
         """Send our attach. *source*, *target*: as write_value() takes them; None: refused.
 
         most  octets of the longest message that we take; None: the broker's maximum
         """
-        settle = Typed(0x50, fields.uint(_SND_SETTLE, _MIXED))
+        settle = Typed(0x50, min(fields.uint(_SND_SETTLE, _MIXED), _MIXED))
         broker = self.connection.broker
         largest = max(broker.message_max, broker.stored_max if broker.store.keeps else 0)
         self.session.send(
@@ -131,13 +146,17 @@ def _value(fields, k):
     return read_value(fields.buf, fields.at[k], True)[0] if fields.has(k) else None
 
 
+def _tag_hash(fields):
+    at = fields.at[_DELIVERY_TAG]
+    return hash_octets(fields.buf, octets_begin(fields.buf, at), octets_size(fields.buf, at))
+
+
 class Incoming(Link):
     """The peer sends: its messages go to an exchange or a queue."""
 
     def __init__(self, session, handle, name):
         Link.__init__(self, session, handle, name, False)
         self.progress = 0  # ticks of the last octets of `message`
-        self.message = None  # being received
         self._refused = None  # the error for which what is being received is dropped
         self._head = None  # exchange and routing key as two short strings; None: each says it
         self._exchange = None  # of those that say the key alone
@@ -149,6 +168,7 @@ class Incoming(Link):
         self._amid = False  # between the first and the last transfer of a delivery
         self._id = 0  # delivery-id of it, lower 30 bits
         self._id_top = 0
+        self._tag = 0  # hash of its delivery-tag
         self._settled = False
         self._more = False
         self._route = None
@@ -170,7 +190,8 @@ class Incoming(Link):
         where = parse_target(address)
         if where.kind != ANONYMOUS:
             self._head, self._exchange = self._place(where)
-        self._answer(fields, _value(fields, _SOURCE), _value(fields, _TARGET), None)
+        source = self._echo(fields, _SOURCE, SOURCE)
+        self._answer(fields, source, self._echo(fields, _TARGET, TARGET), None)
         self._grant()
 
     def _place(self, where):
@@ -210,7 +231,11 @@ class Incoming(Link):
         if not self._amid:
             if not self._begin(fields, buf, i, end, more):
                 return False
-        elif fields.has(_ID) and fields.serial(_ID) != self._id:
+        elif (
+            fields.has(_ID)
+            and fields.serial(_ID) != self._id
+            or (fields.has(_DELIVERY_TAG) and _tag_hash(fields) != self._tag)
+        ):
             raise NotAllowedNow("a delivery inside of another one on the same link")
         elif self.message is not None and not self._go_on(buf, i, end, more):
             return False
@@ -232,7 +257,10 @@ class Incoming(Link):
         tag = fields.at[_DELIVERY_TAG]
         if tag < 0 or octets_size(buf, tag) > _TAG:
             raise InvalidField("a delivery without a delivery-tag of at most %d octets" % _TAG)
+        self._tag = _tag_hash(fields)
         self._id = fields.serial(_ID)
+        if self._id != self.session.due_id >= 0:
+            raise NotAllowedNow("a delivery-id that is not the next one")
         self._id_top = fields.serial_top(_ID)
         self._refused = None
         if not fields.boolean(_ABORTED):
@@ -346,7 +374,10 @@ class Incoming(Link):
             self._abandon()
             raise
         if message.chain is None and not broker.pool.extend(message, size):
+            broker.longest_waiting = broker.longest_waiting or self
             return False
+        if broker.longest_waiting is self:
+            broker.longest_waiting = None
         self.on_payload(buf, i, end - i)
         return True
 
@@ -409,6 +440,8 @@ class Incoming(Link):
     def _abandon(self):
         """Drop the half-received message."""
         broker = self.connection.broker
+        if broker.longest_waiting is self:
+            broker.longest_waiting = None
         if self.message is not None:
             broker.pool.release(self.message)
             broker.promised -= self._promised
@@ -416,10 +449,15 @@ class Incoming(Link):
         self._promised = 0
         self.message = None
 
+    def give_up(self):
+        """Drop the half-received message; the rest of it is passed over, and then refused."""
+        self._abandon()
+        self._refused = ResourceLimitExceeded("half a message was given up: others want its room")
+
     def on_flow(self, fields):
         """The sender's flow: nothing of it matters but that it may want ours."""
         if fields.boolean(_FLOW_ECHO):
-            self.session.grant(self)
+            self.owed = True
 
     def release(self):
         """It has ended."""
@@ -435,11 +473,13 @@ class Outgoing(Link):
         self.credit = 0
         self._count = 0  # delivery-count
         self._drains = False  # the peer wants what is there, and then its credit back
+        self.owed = False  # it wants to hear how things are
 
     def attach(self, fields):
         """The peer's attach: answer it. Raises NotFound, AccessRefused, ResourceLocked ..."""
+        target = self._echo(fields, _TARGET, TARGET)
+        source = self._echo(fields, _SOURCE, SOURCE)
         terminus = self._terminus(fields, _SOURCE, SOURCE)
-        source = _value(fields, _SOURCE)
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
             return
@@ -447,13 +487,31 @@ class Outgoing(Link):
         if terminus.boolean(_DYNAMIC):
             if terminus.has(_ADDRESS):
                 raise InvalidField("a dynamic source with an address")
-            queue = connection.broker.declare_queue(b"", False, connection, True, {})
-            source.value.value[0] = queue_address(queue.name)
+            queue = self._private_queue()
+            source.value[0] = queue_address(queue.name)
         else:
             queue = self._find_queue(parse_source(address))
         settled = fields.uint(_SND_SETTLE, _MIXED) == _ALL_SETTLED
-        self.consumer = queue.subscribe(self, self.name.encode(), settled, False, 0)
-        self._answer(fields, source, _value(fields, _TARGET), uint(0))
+        try:
+            self.consumer = queue.subscribe(self, self.name.encode(), settled, False, 0)
+        except AMQPError:
+            self._drop_private(queue)
+            raise
+        self._answer(fields, source, target, uint(0))
+
+    def _private_queue(self):
+        """A queue that goes with this link. Raises ResourceLimitExceeded."""
+        connection = self.connection
+        queues = connection.broker.queues
+        most = connection.private_queues
+        if sum([queues[name].owner is connection for name in queues]) >= most:
+            raise ResourceLimitExceeded("more than %d queues of this connection" % most)
+        return connection.broker.declare_queue(b"", False, connection, True, {})
+
+    def _drop_private(self, queue):
+        """Nothing is left of an attach that failed."""
+        if queue.owner is self.connection and not queue.consumers:
+            self.connection.broker.delete_queue(queue)
 
     def _find_queue(self, where):
         connection = self.connection
@@ -472,8 +530,12 @@ class Outgoing(Link):
             raise NotFound("no queue or exchange '%s' in vhost '/'" % text(name or where.exchange))
         exchange = broker.exchanges[where.exchange]
         connection.user.demand(READ, exchange.name, "exchange")
-        queue = broker.declare_queue(b"", False, connection, True, {})
-        broker.bind(exchange, queue, where.key or b"", {})
+        queue = self._private_queue()
+        try:
+            broker.bind(exchange, queue, where.key or b"", {})
+        except AMQPError:
+            self._drop_private(queue)
+            raise
         return queue
 
     # --- the sink of a consumer ---
@@ -543,20 +605,24 @@ class Outgoing(Link):
         if fields.has(_FLOW_CREDIT):
             self.credit = max(0, fields.uint(_FLOW_CREDIT, 0) - (self._count - count & _SERIAL))
         self._drains = fields.boolean(_FLOW_DRAIN)
+        self.owed = self.owed or fields.boolean(_FLOW_ECHO)
         if self.consumer is not None:
             self.consumer.queue.dispatch()
-        if not self.drain() and fields.boolean(_FLOW_ECHO):
-            self._tell()
 
-    def drain(self):
-        """Give the credit back when that is wanted and nothing waits. True when it was."""
-        if not self._drains or self._waiting():
-            return False
-        self._drains = False
-        self._count = self._count + self.credit & _SERIAL
-        self.credit = 0
-        self._tell(True)
-        return True
+    def pump(self):
+        """Give the credit back when that is wanted and nothing waits; say so, or what is owed."""
+        if not self._drains and not self.owed:
+            return
+        drained = None
+        if self._drains and not self._waiting():
+            self._drains = False
+            self._count = self._count + self.credit & _SERIAL
+            self.credit = 0
+            drained = True
+        elif not self.owed:
+            return
+        self.owed = False
+        self._tell(drained)
 
     def _waiting(self):
         """Messages that wait for credit."""

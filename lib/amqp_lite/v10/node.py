@@ -261,14 +261,14 @@ class Answers(Outgoing):
     def _waiting(self):
         return len(self._answers)
 
-    def drain(self):
+    def pump(self):
         """Send what may be sent; then as Outgoing does."""
         output = self.connection.output
         while self._answers and (self._sent or self.credit):
             if not self.session.may_send() or not output.takes_reply():
                 break
             self._send_some(output)
-        return Outgoing.drain(self)
+        Outgoing.pump(self)
 
     def _send_some(self, output):
         """One transfer of the oldest answer."""

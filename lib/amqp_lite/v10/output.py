@@ -45,14 +45,19 @@ class Output(Outbox):
 
     def put(self, frame):
         """Write a whole *frame*; one that finds no room waits for pump()."""
-        if self.later or self.body is not None or len(frame) > self.size - self.pending:
+        if self.later or self._sending() or len(frame) > self.size - self.pending:
             self.later.append(frame)
         else:
             self._write(frame)
 
     def takes_reply(self):
         """Whether a performative may be acted on: its answer will go out at once."""
-        return not self.later and self.body is None and self.size - self.pending >= REPLY_ROOM
+        return not self.later and not self._sending() and self.size - self.pending >= REPLY_ROOM
+
+    def _sending(self):
+        """Whether a message under way takes the room there is. One that waits for the peer's
+        window does not: what opens that has to be read, and answered."""
+        return self.body is not None and self._link.session.may_send()
 
     def pump(self):
         """Write what waited for room. True when deliveries may go on."""
@@ -60,7 +65,7 @@ class Output(Outbox):
             if self.body.chain is not None and self.body.chain.lost:
                 raise StoreDamaged("a stored body cannot be read")
             self._send_more()
-        while self.later and self.body is None:
+        while self.later and not self._sending():
             if len(self.later[0]) > self.size - self.pending:
                 return False
             self._write(self.later.pop(0))
@@ -72,7 +77,7 @@ class Output(Outbox):
         """Settle, as their receiver, the deliveries from the first to the last with *state*."""
         at = self.pending
         n = _DISPOSITION + len(state)
-        if self.later or self.body is not None or n > self.size - at:
+        if self.later or self._sending() or n > self.size - at:
             return False
         struct.pack_into(
             ">IBBHBBBBBBBBIBIB", self.buffer, at, n, 2, 0, channel,
@@ -86,7 +91,7 @@ class Output(Outbox):
     def grant(self, session, handle, count, count_top, credit):
         """The flow of a receiver that gives *credit*."""
         at = self.pending
-        if self.later or self.body is not None or _GRANT > self.size - at:
+        if self.later or self._sending() or _GRANT > self.size - at:
             return False
         struct.pack_into(
             ">IBBHBBBBBBBIBIBIBIBIBIBI", self.buffer, at, _GRANT, 2, 0, session.channel,

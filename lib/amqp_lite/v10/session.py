@@ -51,6 +51,9 @@ _FLOW_ECHO = const(9)
 _NAME = const(0)
 _HANDLE = const(1)
 _TO_PEER = const(2)
+_SND_SETTLE = const(3)
+_RCV_SETTLE = const(4)
+_ID = const(1)  # of transfer
 _DETACHED = const(0)
 _CLOSED = const(1)
 _ROLE = const(0)
@@ -88,7 +91,9 @@ class Session:
         # of it, last, top of it], one after the other; and such lists to be used again.
         self._accepted = []
         self._spare = []
+        self.due_id = -1  # delivery-id of the peer's next one, lower 30 bits; -1: any
         self._failures = connection.broker.failures
+        self._owed = False  # the peer wants to hear how things are
 
     def begin(self, fields):
         """The peer's begin: answer it. Raises InvalidField when it answers one of ours."""
@@ -133,9 +138,12 @@ class Session:
             if link.closing:
                 continue
             if link.to_peer:
-                link.drain()
+                link.pump()
             elif link.owed:
                 self.grant(link)
+        if self._owed:
+            self._owed = False
+            self.flow()
 
     # --- links ---
 
@@ -152,6 +160,8 @@ class Session:
         link = (Outgoing if to_peer else Incoming)(self, handle, name)
         self.links[handle] = link
         try:
+            if fields.uint(_SND_SETTLE, 0) > 2 or fields.uint(_RCV_SETTLE, 0) > 1:
+                raise InvalidField("a settle mode that does not exist")
             link.attach(fields)
         except (SyntaxFailure, FramingError):
             raise
@@ -223,8 +233,7 @@ class Session:
             if not link.closing:
                 link.on_flow(fields)
             return
-        if fields.boolean(_FLOW_ECHO):
-            self.flow()
+        self._owed = self._owed or fields.boolean(_FLOW_ECHO)
         self.dispatch()
 
     def grant(self, link):
@@ -297,6 +306,8 @@ class Session:
                 raise
             except AMQPError as error:
                 self.cancel(link, error)
+        if fields.has(_ID) and (self.due_id < 0 or fields.serial(_ID) == self.due_id):
+            self.due_id = fields.serial(_ID) + 1 & _SERIAL
         self.received()
         return True
 
