@@ -126,7 +126,7 @@ _GUEST = {
     "read": ["*"],
 }
 _USER = (
-    ("password_hash", _password_hash, REQUIRED),
+    ("password_hash", {None: _password_hash}, REQUIRED),  # null: no password is right
     ("configure", [_pattern], ()),
     ("write", [_pattern], ()),
     ("read", [_pattern], ()),
@@ -184,6 +184,7 @@ _CONFIGURATION = (
     ("log_level", "debug info warning error", "info"),
     ("listeners", [_LISTENER], ({},)),
     ("users", {"": _USER}, {"guest": _GUEST}),
+    ("anonymous", {None: check_name}, None),  # the user that SASL ANONYMOUS makes of a peer
     ("exchanges", [_EXCHANGE], ()),
     ("queues", [_QUEUE], ()),
     ("bindings", [_BINDING], ()),
@@ -261,6 +262,9 @@ def _check_references(settings):
             if row["name"] in known:
                 raise ConfigError("%s[%d].name: %s is there twice" % (key, i, show(row["name"])))
             known.append(row["name"])
+    anonymous = settings["anonymous"]
+    if anonymous is not None and anonymous not in settings["users"]:
+        raise ConfigError("anonymous: no user %s" % show(anonymous))
     for i, row in enumerate(settings["bindings"]):
         for key, kind in (("source", "exchange"), ("destination", row["destination_type"])):
             if row[key] not in names[kind]:

@@ -118,7 +118,7 @@ def _make_engines(broker, settings, profile):
     from .v091.channel import Channel
     from .v091.connection import Connection
 
-    access = Access(settings["users"])
+    access = Access(settings["users"], settings["anonymous"])
     vhosts = (b"/", settings["vhost"].encode())
     channels = Table(Channel, profile["channels"], "channel")
     clients = profile["connections"] - len(settings["bridges"])
