@@ -131,9 +131,15 @@ _USER = (
     ("write", [_pattern], ()),
     ("read", [_pattern], ()),
 )
+_LISTENER_TLS = (
+    ("certificate", check_name, REQUIRED),
+    ("key", check_name, REQUIRED),
+    ("client_ca", check_name, ABSENT),  # verifies certificates of clients, for SASL EXTERNAL
+)
 _LISTENER = (
     ("host", check_name, "127.0.0.1"),
-    ("port", range(65536), 5672),
+    ("port", range(65536), ABSENT),  # 5672, with TLS 5671
+    ("tls", _LISTENER_TLS, ABSENT),
 )
 _EXCHANGE = (
     ("name", check_new_name, REQUIRED),
@@ -212,6 +218,8 @@ def load(settings=None):
         numbers.update(settings["limits"])
         settings["limits"] = numbers
         settings["profile"] = None
+    for row in settings["listeners"]:
+        row.setdefault("port", 5671 if "tls" in row else 5672)
     _check_references(settings)
     if settings["bridges"]:
         from .bridge.settings import complete_bridges  # late: most have none
@@ -222,6 +230,9 @@ def load(settings=None):
 
 def check_room(settings, profile):
     """Raises ConfigError when loaded *settings* declare more than a complete *profile* allows."""
+    for i, row in enumerate(settings["listeners"]):
+        if "tls" in row and profile["heap"]:
+            raise ConfigError("listeners[%d].tls: a board has no memory for it" % i)
     there = {"exchanges": len(PREDECLARED), "queues": 0, "bindings": 0}
     if settings["bridges"]:
         from .bridge.settings import bill, queues_needed
