@@ -23,7 +23,9 @@ try:
 except Exception:  # it has none of its own
     include("$(PORT_DIR)/boards/manifest.py")  # noqa: F821
 
-_NEVER = ("compat_cpython.py", "compat_tls_cpython.py", "convert.py", "linux", "v10")
+_NEVER = (
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "convert.py", "linux", "v10",
+)  # fmt: skip
 
 
 def _files(top):

@@ -41,7 +41,10 @@ _OLD_CONFIG = "/config.old.json"
 _APP = "/app.py"
 _RING = "/ring"
 # Modules and folders of them that no board ever loads; those of AMQP 1.0: before it is served.
-_ELSEWHERE = ("compat_cpython.py", "compat_tls_cpython.py", "convert.py", "v10", "__pycache__")
+_ELSEWHERE = (
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "convert.py", "v10",
+    "__pycache__",
+)  # fmt: skip
 _USERS = {_BOOT: "/boot.old.py", _MAIN: "/main.old.py"}  # before the first deployment
 _SEGMENT = 32768  # octets, see store/segments.py
 _PATCH_BLOCKS = 4

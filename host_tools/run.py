@@ -11,7 +11,7 @@ _HINT = """
 Publish to it with pika (pip install pika):
 
     import pika
-    connection = pika.BlockingConnection(pika.URLParameters("amqp://{login}@{host}:{port}/"))
+    connection = pika.BlockingConnection(pika.URLParameters("{scheme}://{login}@{host}:{port}/"))
     channel = connection.channel()
     channel.queue_declare("telemetry")
     channel.basic_publish("", "telemetry", b"21.5")
@@ -101,8 +101,10 @@ def why_not(listeners, error):
 
 def hint(settings, port):
     """How to publish to the first listener, which is at *port*."""
-    host = settings["listeners"][0]["host"]
+    first = settings["listeners"][0]
+    host = first["host"]
     return _HINT.format(
+        scheme="amqps" if "tls" in first else "amqp",
         login="guest:guest" if "guest" in settings["users"] else "USER:PASSWORD",
         host="127.0.0.1" if host == "0.0.0.0" else host,
         port=port,

@@ -4,6 +4,9 @@ A password is kept as RabbitMQ keeps it (`rabbit_password_hashing_sha256`), so t
 copied from one to the other: base64(salt + SHA-256(salt + password)), a salt of 4 octets.
 Permissions are prefix patterns: "*" is everything, "sensors.*" every name that begins with
 "sensors.", anything else one name.
+
+SASL mechanisms, for both protocols: PLAIN; EXTERNAL, where a certificate was verified; ANONYMOUS,
+where the configuration names the user that it stands for.
 """
 
 from binascii import a2b_base64
@@ -30,7 +33,8 @@ def password_hash(password, salt):
 class User:
     def __init__(self, name, row):
         self.name = name
-        self.hash = a2b_base64(row["password_hash"])
+        kept = row["password_hash"]
+        self.hash = a2b_base64(kept) if kept else None  # None: nobody's password is right
         self._patterns = {
             kind: [pattern.encode() for pattern in row[kind]] for kind in (CONFIGURE, WRITE, READ)
         }
@@ -52,16 +56,48 @@ class User:
 
 
 class Access:
-    """The users of one configuration, and the addresses that guessed wrong lately."""
+    """The users of one configuration, and the addresses that guessed wrong lately.
 
-    def __init__(self, users):
+    anonymous  the name, of one of *users*, that peers without one become; None: they do not
+    """
+
+    def __init__(self, users, anonymous=None):
+        self._anonymous = anonymous and anonymous.encode()
         self._users = {name.encode(): User(name.encode(), users[name]) for name in users}
         self._nobody = password_hash(b"", b"none")
         self._failures = []  # [address, failures, ticks of the last], the oldest first
 
-    def login(self, name, password, address, now):
+    def mechanisms(self, subject):
+        """The SASL mechanisms to offer to a peer.
+
+        subject  the common name in its certificate, which was verified; None: there is none
+        """
+        found = ["PLAIN"]
+        if subject is not None:
+            found.append("EXTERNAL")
+        if self._anonymous is not None:
+            found.append("ANONYMOUS")
+        return found
+
+    def authenticate(self, mechanism, response, address, subject):
+        """The User whom a peer's SASL *response* (octets) makes of it, or None."""
+        if mechanism == b"PLAIN":
+            # Authorization identity NUL user NUL password, RFC 4616.
+            parts = response.split(b"\0")
+            return self.login(parts[1], parts[2], address) if len(parts) == 3 else None
+        if mechanism == b"EXTERNAL" and subject is not None:
+            # The authorization identity, RFC 4422 §A: none, or who it is anyway.
+            return self._admit(subject, address) if response in (b"", subject) else None
+        if mechanism == b"ANONYMOUS" and self._anonymous is not None:
+            # Anything that might help in finding out who it was, RFC 4505.
+            return self._admit(self._anonymous, address)
+        return None
+
+    def login(self, name, password, address):
         """The User, or None. Takes the same time whether or not the name is known."""
         user = self._users.get(name)
+        if user is not None and user.hash is None:
+            user = None
         kept = self._nobody if user is None else user.hash
         given = password_hash(password, kept[:_SALT])
         same = len(given) == len(kept)
@@ -70,7 +106,12 @@ class Access:
             difference |= given[k] ^ kept[k]
         if user is None or not same or difference:
             return None
-        if name == b"guest" and not is_loopback(address):
+        return self._admit(name, address)
+
+    def _admit(self, name, address):
+        """The User of this *name*, who need not prove it any more, or None."""
+        user = self._users.get(name)
+        if user is None or (name == b"guest" and not is_loopback(address)):
             return None
         self._forgive(address)
         return user

@@ -352,6 +352,13 @@ def tls_client(check):
     return Client(check)
 
 
+def tls_server():
+    """The same for peers that come to us: not on MicroPython."""
+    from .compat_tls_cpython import Server
+
+    return Server()
+
+
 def unread(sock):
     """Whether octets wait inside of a TLS *sock*, where no poller sees them."""
     return sock.pending() > 0

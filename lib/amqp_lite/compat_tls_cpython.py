@@ -143,6 +143,51 @@ class Client:
         return str(error)
 
 
+class Server(Client):
+    """Makes TLS sockets of peers that came to us; their handshake is a part of reading.
+
+    Asks for their certificates once it trusts somebody. They need not have one; one that is not
+    good ends the handshake.
+    """
+
+    def __init__(self):
+        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.sslsocket_class = _Socket
+
+    def trust(self, der):
+        super().trust(der)
+        self._context.verify_mode = ssl.CERT_OPTIONAL
+
+    def wrap(self, sock):
+        """A TLS socket over *sock*. Raises OSError."""
+        secure = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        if secure._sslobj is None:
+            # The peer is gone already. What it sent would be read as it is.
+            secure.close()
+            raise ConnectionResetError
+        return secure
+
+    def subject(self, sock):
+        """The common name in the peer's verified certificate, octets; None: none, or several."""
+        try:
+            subject = (sock.getpeercert() or {}).get("subject", ())
+            names = [value for part in subject for key, value in part if key == "commonName"]
+            return names[0].encode() if len(names) == 1 else None
+        except ValueError:  # no text
+            return None
+
+    def explain(self, error):
+        """An *error* of TLS in words; None when it is something else."""
+        if not isinstance(error, ssl.SSLError):
+            return None
+        faults = self.faults(error)
+        if faults:
+            return "its certificate: " + ", ".join(faults)
+        return self.words(error).replace(_NOT_OURS, "it does not accept our certificate")
+
+
 def _pem_file(path, octets, label, ders, folder):
     """The path of a PEM file, which OpenSSL wants: made in *folder* when *path* is none."""
     if b"-----BEGIN " in octets:

@@ -126,14 +126,20 @@ _GUEST = {
     "read": ["*"],
 }
 _USER = (
-    ("password_hash", _password_hash, REQUIRED),
+    ("password_hash", {None: _password_hash}, REQUIRED),  # null: no password is right
     ("configure", [_pattern], ()),
     ("write", [_pattern], ()),
     ("read", [_pattern], ()),
 )
+_LISTENER_TLS = (
+    ("certificate", check_name, REQUIRED),
+    ("key", check_name, REQUIRED),
+    ("client_ca", check_name, ABSENT),  # verifies certificates of clients, for SASL EXTERNAL
+)
 _LISTENER = (
     ("host", check_name, "127.0.0.1"),
-    ("port", range(65536), 5672),
+    ("port", range(65536), ABSENT),  # 5672, with TLS 5671
+    ("tls", _LISTENER_TLS, ABSENT),
 )
 _EXCHANGE = (
     ("name", check_new_name, REQUIRED),
@@ -184,6 +190,7 @@ _CONFIGURATION = (
     ("log_level", "debug info warning error", "info"),
     ("listeners", [_LISTENER], ({},)),
     ("users", {"": _USER}, {"guest": _GUEST}),
+    ("anonymous", {None: check_name}, None),  # the user that SASL ANONYMOUS makes of a peer
     ("exchanges", [_EXCHANGE], ()),
     ("queues", [_QUEUE], ()),
     ("bindings", [_BINDING], ()),
@@ -211,6 +218,8 @@ def load(settings=None):
         numbers.update(settings["limits"])
         settings["limits"] = numbers
         settings["profile"] = None
+    for row in settings["listeners"]:
+        row.setdefault("port", 5671 if "tls" in row else 5672)
     _check_references(settings)
     if settings["bridges"]:
         from .bridge.settings import complete_bridges  # late: most have none
@@ -221,6 +230,9 @@ def load(settings=None):
 
 def check_room(settings, profile):
     """Raises ConfigError when loaded *settings* declare more than a complete *profile* allows."""
+    for i, row in enumerate(settings["listeners"]):
+        if "tls" in row and profile["heap"]:
+            raise ConfigError("listeners[%d].tls: a board has no memory for it" % i)
     there = {"exchanges": len(PREDECLARED), "queues": 0, "bindings": 0}
     if settings["bridges"]:
         from .bridge.settings import bill, queues_needed
@@ -261,6 +273,9 @@ def _check_references(settings):
             if row["name"] in known:
                 raise ConfigError("%s[%d].name: %s is there twice" % (key, i, show(row["name"])))
             known.append(row["name"])
+    anonymous = settings["anonymous"]
+    if anonymous is not None and anonymous not in settings["users"]:
+        raise ConfigError("anonymous: no user %s" % show(anonymous))
     for i, row in enumerate(settings["bindings"]):
         for key, kind in (("source", "exchange"), ("destination", row["destination_type"])):
             if row[key] not in names[kind]:

@@ -5,7 +5,7 @@ Whoever starts drops this module again, because a board needs its memory.
 
 from .broker.broker import Broker
 from .broker.exchange import FANOUT
-from .compat import ticks_ms, unload, zeros
+from .compat import MICROPYTHON, ticks_ms, unload, zeros
 from .errors import ConfigError, ResourceLimitExceeded
 from .log import log
 from .v091.codec import match_headers, read_table, translated, write_table
@@ -33,7 +33,10 @@ def build(settings, profile, node):
         _load_engines(settings)
         ballast.clear()
         reactor = _make_reactor(broker, settings, profile, node)
-        ports = [reactor.listen(row["host"], row["port"]) for row in settings["listeners"]]
+        ports = [
+            reactor.listen(row["host"], row["port"], _make_tls(row, i, broker.metrics))
+            for i, row in enumerate(settings["listeners"])
+        ]
         store.report()
         _declare(broker, settings)
         _serve_status(broker, node)
@@ -49,7 +52,7 @@ def build(settings, profile, node):
         store.close()
         raise
     for row, port in zip(settings["listeners"], ports):
-        print("listening on %s:%d" % (row["host"], port))
+        print("listening on %s:%d%s" % (row["host"], port, " with TLS" if "tls" in row else ""))
     return broker, reactor, bridges
 
 
@@ -118,11 +121,22 @@ def _make_engines(broker, settings, profile):
     from .v091.channel import Channel
     from .v091.connection import Connection
 
-    access = Access(settings["users"])
+    access = Access(settings["users"], settings["anonymous"])
     vhosts = (b"/", settings["vhost"].encode())
     channels = Table(Channel, profile["channels"], "channel")
     clients = profile["connections"] - len(settings["bridges"])
     return [Connection(broker, access, profile, channels, vhosts) for _ in range(clients)]
+
+
+def _make_tls(row, i, metrics):
+    """The ServerTls of the listener *row*, number *i*, or None. Raises ConfigError."""
+    if "tls" not in row:
+        return None
+    if MICROPYTHON:
+        raise ConfigError("listeners[%d].tls: not on MicroPython" % i)
+    from .net.tls_server import ServerTls
+
+    return ServerTls(row["tls"], "listeners[%d].tls" % i, metrics)
 
 
 def _declare(broker, settings):

@@ -15,7 +15,7 @@ LIB = ROOT / "lib"
 NOT_KEPT = {
     "checks", "compat_cpython", "compat_tls_cpython", "config", "convert", "device", "file",
     "limits", "declare", "local", "make", "open", "properties", "ram", "recovery", "settings",
-    "start", "status",
+    "start", "status", "tls_server",
 }  # fmt: skip
 LATER = {"v10"}  # imported when somebody speaks it
 TLS = {"certificate", "compat_tls_micropython", "tls"}

@@ -19,7 +19,7 @@ from host_tools.main import main
 def logs_in(password_hash, password):
     row = {"password_hash": password_hash, "configure": [], "write": [], "read": []}
     access = Access({"ann": row})
-    return access.login(b"ann", password.encode(), "10.0.0.1", 0) is not None
+    return access.login(b"ann", password.encode(), "10.0.0.1") is not None
 
 
 # --- check ---

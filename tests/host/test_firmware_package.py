@@ -20,7 +20,7 @@ from amqp_lite import __version__
 from host_tools.micropython import find_micropython
 
 PACKAGE = ROOT / "firmware" / "package.json"
-ONLY_CPYTHON = {"compat_cpython.py", "compat_tls_cpython.py"}
+ONLY_CPYTHON = {"compat_cpython.py", "compat_tls_cpython.py", "tls_server.py"}
 NOT_YET = {"v10", "convert.py"}  # AMQP 1.0 is not served yet
 
 

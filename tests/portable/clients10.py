@@ -16,12 +16,12 @@ class Client(Peer):
             self.world.engines.remove(self.engine)
 
 
-def connect(world, address="127.0.0.1"):
-    """A peer that has sent the header of SASL and nothing more."""
+def connect(world, address="127.0.0.1", subject=None):
+    """A peer that has sent the header of SASL and nothing more; *subject*: of its certificate."""
     engine = Connection(world.broker, world.access, world.profile, "edge-1", (b"/", b"edge"))
     peer = Client(world, engine)
     world.peers.append(peer)
-    engine.open(address, ticks_add(world.broker.now, world.profile["login_ms"]))
+    engine.open(address, ticks_add(world.broker.now, world.profile["login_ms"]), subject)
     world.run()
     return peer
 

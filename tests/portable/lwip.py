@@ -194,6 +194,8 @@ class Poller:
 
 
 class _Listener:
+    tls = None
+
     def __init__(self, client):
         self._client = client
 

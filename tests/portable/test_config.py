@@ -58,9 +58,9 @@ def test_nothing_is_the_default_configuration():
 
 def test_by_default_guest_logs_in_as_guest():
     access = Access(load()["users"])
-    found = access.login(b"guest", b"guest", "127.0.0.1", 0)
+    found = access.login(b"guest", b"guest", "127.0.0.1")
     assert found.may("configure", b"a") and found.may("write", b"a") and found.may("read", b"a")
-    assert access.login(b"guest", b"guess", "127.0.0.1", 0) is None
+    assert access.login(b"guest", b"guess", "127.0.0.1") is None
 
 
 def test_every_row_is_completed():
@@ -245,6 +245,18 @@ def test_names():
     assert error(queue(name="first")) == 'queues[1].name: "first" is there twice'
     assert error({"users": {"": {}}}).startswith("users: expected a name")
     assert error({"users": {"a\nb": {}}}).startswith(r'users: "a\nb" holds')
+
+
+def test_anonymous_is_one_of_the_users_or_nobody():
+    assert load()["anonymous"] is None
+    assert load({"anonymous": "guest"})["anonymous"] == "guest"
+    assert error({"anonymous": "sensor"}) == 'anonymous: no user "sensor"'
+    assert error(dict(user(), anonymous="guest")) == 'anonymous: no user "guest"'
+    assert error({"anonymous": True}) == "anonymous: expected a string, got true"
+
+
+def test_a_user_may_be_without_a_password():
+    assert load(user(password_hash=None))["users"]["ann"]["password_hash"] is None
 
 
 def test_bindings_lead_to_what_is_there():

@@ -44,12 +44,13 @@ USERS = {
 
 class World:
     """
-    users    rows of the configuration
-    flash    the device under the store; None: a new one in RAM
-    numbers  of the profile, where a test needs others
+    users      rows of the configuration
+    flash      the device under the store; None: a new one in RAM
+    anonymous  as in the configuration
+    numbers    of the profile, where a test needs others
     """
 
-    def __init__(self, users=USERS, flash=None, **numbers):
+    def __init__(self, users=USERS, flash=None, anonymous=None, **numbers):
         self.numbers = numbers
         self.profile = dict(PROFILE)
         self.profile.update(numbers)
@@ -58,7 +59,7 @@ class World:
         self.broker = Broker(self.profile, store, match_headers, translated)
         self.broker.now = 1000
         self.broker.restore()
-        self.access = Access(users)
+        self.access = Access(users, anonymous)
         self.channels = Table(Channel, self.profile["channels"], "channel")
         self.engines = []  # idle ones
         for _ in range(self.profile["connections"]):
@@ -68,11 +69,15 @@ class World:
         self.peers = []
         log.configure("error", 16)
 
-    def connect(self, address="127.0.0.1"):
-        """A peer that has sent its protocol header and nothing more."""
+    def connect(self, address="127.0.0.1", subject=None):
+        """A peer that has sent its protocol header and nothing more.
+
+        subject  of its certificate
+        """
         peer = Peer(self, self.engines.pop())
         self.peers.append(peer)
-        peer.engine.open(address, ticks_add(self.broker.now, self.profile["login_ms"]))
+        deadline = ticks_add(self.broker.now, self.profile["login_ms"])
+        peer.engine.open(address, deadline, subject)
         self.run()
         return peer
 

@@ -137,7 +137,7 @@ class Caller(Peer):
         plain = self.sock
         self._reactor.unwatch(self)
         self.sock = self._tls.wrap(plain, self._place[0])
-        self.secure = True
+        self.secure = self._tls
 
     def _join(self):
         self.state = OPEN

@@ -25,16 +25,17 @@ _OTHERS = (
 
 
 class Listener:
-    """One listening socket."""
+    """One listening socket; *tls*: the ServerTls of its peers, or None."""
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, tls):
         self.host = host
+        self.tls = tls
         self.sock = listen(host, port, 8)
         self.port = local_port(self.sock, port)
 
     def accept(self):
         """(socket, address) of the next waiting peer, or None."""
-        return accept(self.sock)
+        return accept(self.sock) if self.tls is None else self.tls.accept(self.sock)
 
     def close(self):
         self.sock.close()

@@ -45,7 +45,7 @@ class Peer:
         self.clogged = False  # the socket took less than it was given: wait until it is writable
         self.owed = 0  # octets a TLS socket was offered and did not take: next it wants just them
         self.held_back = False  # output waits for the budget
-        self.secure = False  # the socket is a TLS one
+        self.secure = None  # what the socket has of TLS; a Guest's: its ServerTls
 
 
 class Guest(Peer):
@@ -58,8 +58,9 @@ class Guest(Peer):
         self._make_v10 = make_v10
         Peer.__init__(self, self.greeting)
 
-    def greet(self, sock, address, deadline):
+    def greet(self, sock, address, deadline, tls):
         self.open(sock)
+        self.secure = tls
         self.engine = self.greeting
         self.greeting.open(address, deadline)
 
@@ -73,9 +74,12 @@ class Guest(Peer):
                     self._v10 = self._make_v10(engine)
                 engine = self._v10
             self.engine = engine
-            engine.open(greeting.name, greeting.deadline)
+            subject = self.secure and self.secure.subject(self.sock)
+            engine.open(greeting.name, greeting.deadline, subject)
 
     def dropped(self, why):
+        if self.secure:
+            self.secure.dropped(self.engine.name, why)
         self.engine.lost()
 
 
@@ -111,9 +115,12 @@ class Reactor:
         self._next_tick = 0
         broker.now = self._ticked
 
-    def listen(self, host, port):
-        """Accept peers there. Raises OSError. The port that was taken, for port 0."""
-        listener = Listener(host, port)
+    def listen(self, host, port, tls=None):
+        """Accept peers there, with a ServerTls *tls* those who speak TLS.
+
+        Raises OSError. The port that was taken, for port 0.
+        """
+        listener = Listener(host, port, tls)
         self.listeners.append(listener)
         self._poller.add(listener.sock, listener)
         return listener.port
@@ -329,7 +336,8 @@ class Reactor:
                 sock.close()
                 continue
             peer = self._free.pop()
-            peer.greet(sock, address, ticks_add(self._broker.now, self._login_ms))
+            deadline = ticks_add(self._broker.now, self._login_ms)
+            peer.greet(sock, address, deadline, listener.tls)
             peer.account.heard(self._broker.now)
             self._peers.append(peer)
             self._poller.add(sock, peer)

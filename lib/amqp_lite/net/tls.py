@@ -62,44 +62,17 @@ class Tls:
         # A pin alone says all: then nobody asks for chain and name.
         self._client = tls_client(bool(ca) or not (pins or self.warning))
         if ca:
-            self._trust(ca, path + ".ca")
+            trust(self._client, ca, path + ".ca")
         elif not pins and not self.warning:
             self._client.trust_system()
-        self._identify(settings.get("cert"), settings.get("key"), path)
-        unload("net.certificate")
-
-    def _trust(self, ca, path):
-        from .certificate import certificates
-
-        try:
-            for der in certificates(_read(ca, path)):
-                self._client.trust(der)
-        except ValueError as error:
-            raise ConfigError("%s: %s %s" % (path, ca, error))
-
-    def _identify(self, cert, key, path):
-        """Load the client certificate, when there is one."""
-        if not cert and not key:
-            return
-        if not cert or not key:
+        cert = settings.get("cert")
+        key = settings.get("key")
+        if cert and key:
+            identify(self._client, cert, key, path + ".cert", path + ".key")
+        elif cert or key:
             missing, given = ("key", "cert") if cert else ("cert", "key")
             raise ConfigError("%s.%s: expected, because %s is there" % (path, missing, given))
-        from .certificate import certificates, private_key
-
-        file = cert
-        where = path + ".cert"
-        try:
-            cert_octets = _read(cert, where)
-            chain = certificates(cert_octets)
-            file = key
-            where = path + ".key"
-            key_octets = _read(key, where)
-            label, der, public = private_key(key_octets)
-            if public is not None and chain[0].find(public) < 0:
-                raise ValueError("is not the key of %s" % cert)
-            self._client.identify((cert, cert_octets, chain), (key, key_octets, label, der))
-        except ValueError as error:
-            raise ConfigError("%s: %s %s" % (where, file, error))
+        unload("net.certificate")
 
     def wrap(self, sock, host):
         """A TLS socket over *sock*, which is connected to *host* and does not block.
@@ -193,6 +166,41 @@ class Tls:
             if found not in self._pins:
                 shown = str(hexlify(found), "utf-8")
                 raise TlsError(self._refusal("pin does not match, its SHA-256 is " + shown))
+
+
+def trust(side, ca, path):
+    """*side* trusts whom the certificates in the file *ca* signed. Raises ConfigError."""
+    from .certificate import certificates
+
+    try:
+        for der in certificates(_read(ca, path)):
+            side.trust(der)
+    except ValueError as error:
+        raise ConfigError("%s: %s %s" % (path, ca, error))
+
+
+def identify(side, cert, key, path, key_path):
+    """*side* shows the certificate in the file *cert*, with the key in *key*.
+
+    path, key_path  of these settings, for errors
+
+    Raises ConfigError.
+    """
+    from .certificate import certificates, private_key
+
+    file = cert
+    try:
+        cert_octets = _read(cert, path)
+        chain = certificates(cert_octets)
+        file = key
+        path = key_path
+        key_octets = _read(key, path)
+        label, der, public = private_key(key_octets)
+        if public is not None and chain[0].find(public) < 0:
+            raise ValueError("is not the key of %s" % cert)
+        side.identify((cert, cert_octets, chain), (key, key_octets, label, der))
+    except ValueError as error:
+        raise ConfigError("%s: %s %s" % (path, file, error))
 
 
 def _read(file, path):

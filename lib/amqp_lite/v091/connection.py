@@ -2,7 +2,8 @@
 
 Octets in, calls into the broker, octets out; no socket and no clock. The face every engine has:
 
-    open(address, deadline)  a peer came: queue what we say first; it has to be logged in by then
+    open(address, deadline, subject)  a peer came: queue what we say first; it has to be logged in
+                         by then. subject: the common name in its verified certificate, or None
     room()               octets feed() may be given at most; 0: give none, the engine is stalled
     feed(buf, n)         the first n octets of memoryview *buf* came from the peer
     output               `view` and `pending`: the first `pending` octets of `view` are to be sent;
@@ -29,7 +30,7 @@ from ..errors import (
 from ..log import INFO, log
 from .codec import Properties
 from .frames import FrameReader
-from .login import amqplain_response, plain_response
+from .login import as_plain
 from .methods import CAPABILITIES, NOT_HERE, RECEIVED, read_arguments
 from .output import Output
 
@@ -108,6 +109,7 @@ class Connection(FrameReader):
         self._user = None  # logged in, connection.open still to come
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
+        self._subject = None  # of its certificate
         self.output.reset()
         self.reset(self._offer_frame)
         self.channel_max = self._offer_channels
@@ -128,12 +130,13 @@ class Connection(FrameReader):
 
     # --- the face ---
 
-    def open(self, address, deadline):
+    def open(self, address, deadline, subject=None):
         self._reset()
         self.closed = self.deaf = False
         self.state = _AWAIT_START_OK
         self.address = address
         self.name = address
+        self._subject = subject
         now = self.broker.now
         self._heard = self.progress = self.output.spoke = now
         self._deadline = deadline
@@ -145,7 +148,7 @@ class Connection(FrameReader):
                 "product": "amqp_lite", "version": __version__, "platform": "Python",
                 "capabilities": CAPABILITIES,
             },
-            b"PLAIN AMQPLAIN", b"en_US",
+            " ".join(self.access.mechanisms(subject) + ["AMQPLAIN"]).encode(), b"en_US",
         ))  # fmt: skip
 
     def feed(self, buf, n):
@@ -359,15 +362,11 @@ class Connection(FrameReader):
         name = properties.get(b"connection_name")
         if isinstance(name, bytes):
             self.name = "%s (%s)" % (self.address, _printable(name))
-        if mechanism == b"PLAIN":
-            user, password = plain_response(response)
-        elif mechanism == b"AMQPLAIN":
-            user, password = amqplain_response(response)
-        else:
-            raise AccessRefused("no mechanism '%s'" % _printable(mechanism))
-        found = None
-        if user is not None:
-            found = self.access.login(user, password, self.address, self.broker.now)
+        given = mechanism
+        if mechanism == b"AMQPLAIN":
+            given = b"PLAIN"
+            response = as_plain(response)
+        found = self.access.authenticate(given, response, self.address, self._subject)
         if found is None:
             self._refuse(mechanism)
             return
@@ -384,7 +383,7 @@ class Connection(FrameReader):
         delay = self.access.penalty(self.address, self.broker.now)
         log.warning("login from %s refused, answered in %d ms", self.name, delay)
         self._verdict = AccessRefused(
-            "Login was refused using authentication mechanism %s." % str(mechanism, "utf-8")
+            "Login was refused using authentication mechanism %s." % _printable(mechanism)
         )
         self._limit(delay)
         self.deaf = True  # until then

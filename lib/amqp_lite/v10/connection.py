@@ -79,7 +79,7 @@ class Connection(FrameReader):
         self.terminus = Fields()  # of a described list inside of these
         self.sections = Sections(self.terminus)
         self.sessions = {}
-        self._access = access
+        self.access = access
         self.container = name
         self._vhosts = vhosts
         self._offer_frame = profile["frame_max"]
@@ -99,6 +99,7 @@ class Connection(FrameReader):
         self._user = None  # logged in, open still to come
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
+        self._subject = None  # of its certificate
         self._octets = 0
         self._heard = 0  # ticks
         self._idle_ms = 0  # the peer wants to hear something so often; 0: never
@@ -110,19 +111,20 @@ class Connection(FrameReader):
 
     # --- the face of an engine ---
 
-    def open(self, address, deadline):
+    def open(self, address, deadline, subject=None):
         """A peer from *address* has sent the header of SASL; it has to log in by *deadline*."""
         self._reset()
         self.deaf = self.closed = False
         self.state = _AWAIT_INIT
         self.address = self.name = address
+        self._subject = subject
         self._deadline = deadline
         self._timed = True
         self._heard = self.broker.now
         self.broker.metrics.connections_opened += 1
         self.output.put(SASL_HEADER)
-        mechanisms = Typed(0xE0, [Symbol("PLAIN")], b"\xa3")
-        self.output.put(frame(SASL, 0, described(SASL_MECHANISMS, mechanisms)))
+        offered = [Symbol(name) for name in self.access.mechanisms(subject)]
+        self.output.put(frame(SASL, 0, described(SASL_MECHANISMS, Typed(0xE0, offered, b"\xa3"))))
 
     def feed(self, buf, n):
         self._heard = self.broker.now
@@ -287,16 +289,12 @@ class Connection(FrameReader):
 
     def _on_init(self):
         fields = self.fields
-        mechanism = fields.symbol(_MECHANISM)
-        found = None
-        if mechanism == b"PLAIN" and fields.has(_RESPONSE):
-            # authorization-id NUL user NUL password, RFC 4616.
-            parts = fields.octets(_RESPONSE).split(b"\0")
-            if len(parts) == 3 and parts[1]:
-                found = self._access.login(parts[1], parts[2], self.address, self.broker.now)
+        found = self.access.authenticate(
+            fields.symbol(_MECHANISM), fields.octets(_RESPONSE) or b"", self.address, self._subject
+        )
         if found is None:
             self.broker.metrics.logins_refused += 1
-            delay = self._access.penalty(self.address, self.broker.now)
+            delay = self.access.penalty(self.address, self.broker.now)
             log.warning("login from %s refused, answered in %d ms", self.name, delay)
             self._verdict = True
             self._limit(delay)
