@@ -20,6 +20,7 @@ raise IndexError.
 import struct
 from binascii import hexlify, unhexlify
 
+from .broker.message import AMQP10
 from .compat import const, u16, u32
 from .errors import AMQPError, PreconditionFailed, SyntaxFailure
 from .v091 import codec as v091
@@ -100,11 +101,9 @@ class Converted:
 
 def as_v091(broker, message):
     """*message* of 1.0 for a consumer of 0-9-1. Raises StoreDamaged."""
-    sections = bytearray(message.properties)
-    broker.pool.read_at(message, message.head, message.properties, sections, 0)
     found = find_body(lambda i, n: broker.body_octets(message, i, n), message.body)
     start, size = found or (0, message.body)
-    return Converted(to_v091(sections, found is None), start, size)
+    return Converted(to_v091(sections_of(broker, message), found is None), start, size)
 
 
 def as_v10(broker, message, tries):
@@ -113,20 +112,32 @@ def as_v10(broker, message, tries):
     An encoded body is checked when it is no longer than a receive buffer; a longer one becomes
     data like any other.
     """
+    properties, head = _head_of(broker, message, tries)
+    size = message.body
+    if not is_encoded(properties) or size > broker.properties_most or not is_body(
+        broker.body_octets(message, 0, size), 0, size
+    ):
+        head += data_head(size)
+    return Converted(head, 0, size)
+
+
+def sections_of(broker, message):
+    """The 1.0 sections before the body of *message*, whose ever it is."""
+    if not message.flags & AMQP10:
+        return _head_of(broker, message, 0)[1]
+    octets = bytearray(message.properties)
+    broker.pool.read_at(message, message.head, message.properties, octets, 0)
+    return octets
+
+
+def _head_of(broker, message, tries):
+    """(properties, the 1.0 sections for them) of a *message* of 0-9-1."""
     octets = bytearray(message.head + message.properties)
     broker.pool.read_at(message, 0, len(octets), octets, 0)
     key = 1 + octets[0]
     properties = memoryview(octets)[message.head :]
     exchange, routing_key = bytes(octets[1:key]), bytes(octets[key + 1 : message.head])
-    head = to_v10(properties, exchange, routing_key, tries)
-    size = message.body
-    if (
-        not is_encoded(properties)
-        or size > broker.properties_most
-        or not is_body(broker.body_octets(message, 0, size), 0, size)
-    ):
-        head += data_head(size)
-    return Converted(head, 0, size)
+    return properties, to_v10(properties, exchange, routing_key, tries)
 
 
 # --- 1.0 to 0-9-1 ---

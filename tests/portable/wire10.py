@@ -7,6 +7,7 @@ from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_val
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 HEADER = b"AMQP\x00\x01\x00\x00"
+NO_SOURCE = object()
 
 
 def init(response=b"\0guest\0guest", mechanism="PLAIN"):
@@ -88,7 +89,8 @@ def attach_sender(name, target, handle=0, channel=0, settle=None, count=0, **ter
             performative.ATTACH, name, uint(handle), False,
             None if settle is None else Typed(0x50, settle), None,
             described_value(performative.SOURCE, "here"),
-            described_value(performative.TARGET, target, *_fields(terminus)),
+            described_value(performative.TARGET, target, None, None, None,
+                            terminus.get("dynamic"), None, _symbol(terminus.get("capability"))),
             None, None, uint(count),
         ),
     )  # fmt: skip
@@ -100,15 +102,28 @@ def attach_receiver(name, source, handle=0, channel=0, settle=None, **terminus):
         AMQP, channel, described(
             performative.ATTACH, name, uint(handle), True,
             None if settle is None else Typed(0x50, settle), None,
-            described_value(performative.SOURCE, source, *_fields(terminus)),
+            None if source is NO_SOURCE else described_value(
+                performative.SOURCE, source, *_fields(terminus)
+            ),
             described_value(performative.TARGET, "there"),
         ),
     )  # fmt: skip
 
 
 def _fields(terminus):
-    """durable, expiry-policy, timeout and dynamic."""
-    return None, None, None, terminus.get("dynamic")
+    """Those behind the address, of a source."""
+    timeout = terminus.get("timeout")
+    durable = terminus.get("durable")
+    return (
+        None if durable is None else uint(durable), _symbol(terminus.get("expiry")),
+        None if timeout is None else uint(timeout), terminus.get("dynamic"), None,
+        _symbol(terminus.get("mode")), terminus.get("filter"), terminus.get("default"), None,
+        _symbol(terminus.get("capability")),
+    )  # fmt: skip
+
+
+def _symbol(name):
+    return None if name is None else Symbol(name)
 
 
 def detach(handle=0, channel=0, closed=True):

@@ -311,11 +311,11 @@ class Broker:
         name = REPLY_PREFIX + hexlify(urandom(9))
         return self._add_queue(name, False, None, True, {})
 
-    def own_queue(self, name, durable):
+    def own_queue(self, name, durable, arguments=None):
         """The queue called *name*, of the broker itself: no client can declare it."""
         found = self.queues.get(name)
         if found is None:
-            found = self._add_queue(name, durable, None, False, {})
+            found = self._add_queue(name, durable, None, False, arguments or {})
         return found
 
     def _aliased(self, buf, start, end):
@@ -642,6 +642,11 @@ class Broker:
             if queue.expires_ms >= 0 and not queue.consumers:
                 if ticks_diff(self.now, queue.used_at) > queue.expires_ms:
                     self.delete_queue(queue)
+
+
+def is_for_answers(name):
+    """Whether a queue called *name* has a name that we made: who knows it, was told it."""
+    return name.startswith(GENERATED) or name.startswith(REPLY_PREFIX)
 
 
 def _is_stored(destination):

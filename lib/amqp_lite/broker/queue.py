@@ -124,6 +124,7 @@ class Queue:
         self.order = 1  # and the place from which on to look for them
         self.slot = 0
         self.serial = 0  # tells it from others of this session
+        self.selective = 0  # consumers that choose what they take
         self.unacked = 0  # entries that consumers hold
         self.octets = 0  # bodies of all that wait
         self.visited = 0  # by the route being resolved, see broker.py
@@ -292,9 +293,13 @@ class Queue:
         self.octets += entry.message.body
         if ahead and self._is_backlog_again(entry):
             return
-        # Requeued ones are older than nearly everything that waits: search from the head.
+        self._insert(entry)
+
+    def _insert(self, entry):
+        """Put *entry* where its place is among those that are ready."""
+        # It is older than nearly everything that waits: search from the head.
         after = self.ready.head
-        while after is not None and _is_behind(entry, after.order, after.position, after.share):
+        while after is not None and is_behind(entry, after.order, after.position, after.share):
             after = after.next
         if after is None:
             self.ready.append(entry)
@@ -327,7 +332,7 @@ class Queue:
         entry = self.ready.head
         if not self.backlog:
             return False
-        if entry is not None and not _is_behind(entry, self.order, self.slot, 0):
+        if entry is not None and not is_behind(entry, self.order, self.slot, 0):
             return False
         broker = self.broker
         store = broker.store
@@ -350,7 +355,7 @@ class Queue:
                 self.octets += entry.message.body
                 entry = entry.next
             return False
-        return entry is None or _is_behind(entry, self.order, self.slot, 0)
+        return entry is None or is_behind(entry, self.order, self.slot, 0)
 
     def _set_backlog(self, n):
         before = self.backlog
@@ -395,10 +400,7 @@ class Queue:
         entry.expires = expires
         self._set_backlog(self.backlog - 1)
         store.ring.pass_by(self)
-        if self.ready.head is None:
-            self.ready.append(entry)
-        else:
-            self.ready.insert_before(entry, self.ready.head)
+        self._insert(entry)
         return entry
 
     def _spares_for_live(self):
@@ -431,14 +433,36 @@ class Queue:
                 continue
             consumer = self._next_consumer(entry.message)
             if consumer is None:
+                if self.selective:
+                    self._dispatch_behind(entry.next)
                 return
             self.take(entry, consumer)
             consumer.sink.deliver(consumer, entry)
 
+    def _dispatch_behind(self, entry):
+        """Give *entry* and what is behind it to consumers that choose what they take.
+
+        They choose from what is in memory; what waits in the store comes there while it is roomy.
+        """
+        broker = self.broker
+        while True:
+            if entry is None:
+                if not self.backlog or not broker.is_roomy() or not broker.store.find(self):
+                    return
+                entry = self._fetch()
+                if entry is None:
+                    return
+            following = entry.next
+            consumer = self._next_consumer(entry.message)
+            if consumer is not None:
+                self.take(entry, consumer)
+                consumer.sink.deliver(consumer, entry)
+            entry = following
+
     def _is_behind_uncommitted(self):
         """Whether a backlog that is not committed, and not lost, is before all that is ready."""
         entry = self.ready.head
-        return not self.broker.store.broken and _is_behind(entry, self.order, self.slot, 0)
+        return not self.broker.store.broken and is_behind(entry, self.order, self.slot, 0)
 
     def _all_full(self):
         """Whether no consumer may have more of what waits."""
@@ -585,7 +609,7 @@ class Queue:
             )
 
 
-def _is_behind(entry, order, position, share):
+def is_behind(entry, order, position, share):
     """Whether the place of *entry* is behind that one."""
     if entry.order != order:
         return entry.order > order

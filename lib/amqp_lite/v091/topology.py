@@ -5,7 +5,7 @@ and do for a user is in functions that serve a connection of either protocol.
 """
 
 from ..access import CONFIGURE, READ, WRITE
-from ..broker.broker import GENERATED, REPLY_PREFIX
+from ..broker.broker import GENERATED, is_for_answers
 from ..broker.exchange import KINDS
 from ..broker.queue import text
 from ..compat import const
@@ -23,18 +23,17 @@ _QUEUE_DELETE_OK = const(0x00320029)
 _QUEUE_UNBIND_OK = const(0x00320033)
 
 
-def _check_own(name):
+def check_own(name):
     """Raises AccessRefused for a queue that the broker has for itself: answers, the status."""
-    if name.startswith(b"amq."):
-        if not (name.startswith(GENERATED) or name.startswith(REPLY_PREFIX)):
-            raise AccessRefused("queue '%s' is the broker's own" % text(name))
+    if name.startswith(b"amq.") and not is_for_answers(name):
+        raise AccessRefused("queue '%s' is the broker's own" % text(name))
 
 
 def find_queue(connection, name):
     """The queue called *name*. Raises NotFound, ResourceLocked, AccessRefused."""
     queue = connection.broker.queue(name)
     queue.check_owner(connection)
-    _check_own(name)
+    check_own(name)
     return queue
 
 

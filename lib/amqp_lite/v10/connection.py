@@ -81,6 +81,7 @@ class Connection(FrameReader):
         self.sessions = {}
         self.access = access
         self.container = name
+        self.declares = profile["auto_declare"]  # plain addresses make queues
         self._vhosts = vhosts
         self._offer_frame = profile["frame_max"]
         self._offer_idle_ms = profile["heartbeat"] * 1000
@@ -97,6 +98,7 @@ class Connection(FrameReader):
         self.closed = True
         self.user = None
         self._user = None  # logged in, open still to come
+        self.peer = ""  # its container-id
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
         self._subject = None  # of its certificate
@@ -325,6 +327,7 @@ class Connection(FrameReader):
         if hostname is not None and hostname.startswith("vhost:"):
             if hostname[6:].encode() not in self._vhosts:
                 raise NotAllowed("vhost '%s' not found" % hostname[6:])
+        self.peer = container
         self.user = self._user
         self.state = _RUNNING
         self._timed = False

@@ -6,6 +6,7 @@ body but the delivery-annotations, then its body (see sections.py).
 """
 
 from ..access import CONFIGURE, READ, WRITE
+from ..broker.broker import GENERATED, is_for_answers
 from ..broker.message import AMQP10, PERSISTENT
 from ..broker.queue import text
 from ..compat import const, equal, hash_octets
@@ -20,11 +21,14 @@ from ..errors import (
     SyntaxFailure,
 )
 from ..v091.codec import shortstr
+from ..v091.topology import check_own
 from .address import (
     ANONYMOUS,
     DECLARED,
     EXCHANGE,
+    PLAIN,
     QUEUE,
+    Address,
     parse_source,
     parse_target,
     queue_address,
@@ -45,7 +49,7 @@ from .performatives import (
     uint,
 )
 from .sections import Body, Incomplete, section_at
-from .values import Typed, read_value
+from .values import Symbol, Typed, read_value
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _CREDIT = const(32)  # messages a peer may have under way to us, on one link
@@ -56,11 +60,14 @@ _MIXED = const(2)
 
 # Fields of attach, of a terminus, of flow and of transfer:
 _SND_SETTLE, _SOURCE, _TARGET, _INITIAL_COUNT = const(3), const(5), const(6), const(9)
-_ADDRESS, _DYNAMIC = const(0), const(4)
+_ADDRESS, _DURABLE, _EXPIRY, _TIMEOUT, _DYNAMIC = const(0), const(1), const(2), const(3), const(4)
+_MODE, _FILTER, _DEFAULT, _CAPABILITIES = const(6), const(7), const(8), const(10)  # of a source
+_TARGET_CAPABILITIES = const(6)
 _FLOW_COUNT, _FLOW_CREDIT, _FLOW_DRAIN, _FLOW_ECHO = const(5), const(6), const(8), const(9)
 _ID, _DELIVERY_TAG, _SETTLED, _MORE, _ABORTED = const(1), const(2), const(4), const(5), const(9)
 
 _RELEASED = b"\x00\x53\x26\x45"
+_TOPIC = Symbol("topic")
 ABORTED_BY_PEER = AMQPError("aborted")
 
 
@@ -74,6 +81,7 @@ class Link:
     """
 
     consumer = None
+    default_outcome = 0  # of deliveries that are settled without one, or given up; 0: it depends
     node = None
     message = None  # being received
 
@@ -118,12 +126,75 @@ class Link:
         terminus = self._terminus(fields, k, code)
         return described_value(code, *[_value(terminus, n) for n in range(_DYNAMIC + 1)])
 
+    def locate(self, where, kind):
+        """(queue, exchange) that an Address means: one of them is None.
+
+        kind  READ or WRITE, which the user has to be allowed
+
+        Raises NotFound, AccessRefused, ResourceLocked.
+        """
+        connection = self.connection
+        broker = connection.broker
+        user = connection.user
+        name = where.queue
+        queue = exchange = None
+        if where.kind != QUEUE:
+            exchange = broker.exchanges.get(where.exchange)
+        if where.kind != EXCHANGE:
+            queue = broker.queues.get(name)
+            made = where.kind == DECLARED
+            if queue is None and where.kind == PLAIN and exchange is None:
+                made = connection.declares and user.may(CONFIGURE, name)
+            if queue is None and made:
+                user.demand(CONFIGURE, name, "queue")
+                queue = broker.declare_queue(name, True, None, False, {})
+        if queue is not None:
+            if kind == READ:
+                queue.check_owner(connection)
+            # Whoever knows the name of somebody's queue for answers was told it.
+            if kind == READ or not is_for_answers(name):
+                check_own(name)
+                user.demand(kind, name, "queue")
+            return queue, None
+        if exchange is None:
+            raise NotFound("no queue or exchange '%s' in vhost '/'" % text(name or where.exchange))
+        user.demand(kind, exchange.name, "exchange")
+        return None, exchange
+
+    def as_topic(self, terminus, where):
+        """*where*, but for JMS's topics: a plain name is a key of amq.topic then."""
+        k = _CAPABILITIES if self.to_peer else _TARGET_CAPABILITIES
+        if where.kind != PLAIN or not terminus.has(k):
+            return where
+        found = read_value(terminus.buf, terminus.at[k])[0]
+        if where.exchange in self.connection.broker.exchanges or not (
+            found == _TOPIC or isinstance(found, list) and _TOPIC in found
+        ):
+            return where
+        return Address(EXCHANGE, b"amq.topic", where.queue, None)
+
+    def dynamic_queue(self, terminus, auto_delete):
+        """The queue of a dynamic *terminus*. Raises ResourceLimitExceeded, AccessRefused."""
+        if terminus.has(_ADDRESS):
+            raise InvalidField("a dynamic terminus with an address")
+        self.connection.user.demand(CONFIGURE, GENERATED, "queue")
+        return self.private_queue(auto_delete)
+
+    def private_queue(self, auto_delete=True):
+        """A queue that goes with this link. Raises ResourceLimitExceeded."""
+        connection = self.connection
+        queues = connection.broker.queues
+        most = connection.private_queues
+        if sum([queues[name].owner is connection for name in queues]) >= most:
+            raise ResourceLimitExceeded("more than %d queues of this connection" % most)
+        return connection.broker.declare_queue(b"", False, connection, auto_delete, {})
+
     def _answer(self, fields, source, target, count, most=None, properties=None):
         """Send our attach. *source*, *target*: as write_value() takes them; None: refused.
 
         most  octets of the longest message that we take; None: the broker's maximum
         """
-        settle = Typed(0x50, min(fields.uint(_SND_SETTLE, _MIXED), _MIXED))
+        settle = Typed(0x50, self.settle_mode(fields))
         broker = self.connection.broker
         largest = max(broker.message_max, broker.stored_max if broker.store.keeps else 0)
         self.session.send(
@@ -134,6 +205,13 @@ class Link:
                 None, None, properties,
             )
         )  # fmt: skip
+
+    def closed(self):
+        """The peer's detach closes what the link was attached to."""
+
+    def settle_mode(self, fields):
+        """The snd-settle-mode of the answer."""
+        return min(fields.uint(_SND_SETTLE, _MIXED), _MIXED)
 
     def refuse(self, fields, error):
         """Answer an attach that cannot be: a link without its terminus, ended at once (§2.6.3)."""
@@ -158,6 +236,7 @@ class Incoming(Link):
         Link.__init__(self, session, handle, name, False)
         self.progress = 0  # ticks of the last octets of `message`
         self._refused = None  # the error for which what is being received is dropped
+        self._queue = None  # of a dynamic target: it goes with this link
         self._head = None  # exchange and routing key as two short strings; None: each says it
         self._exchange = None  # of those that say the key alone
         self._body = Body()
@@ -182,37 +261,29 @@ class Incoming(Link):
         self.count = fields.serial(_INITIAL_COUNT)
         self.count_top = fields.serial_top(_INITIAL_COUNT)
         terminus = self._terminus(fields, _TARGET, TARGET)
-        if terminus.boolean(_DYNAMIC):
-            raise NotImplementedHere("dynamic targets")
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
             return
+        if terminus.boolean(_DYNAMIC):
+            self._queue = self.dynamic_queue(terminus, False)
+            address = queue_address(self._queue.name)
         where = parse_target(address)
         if where.kind != ANONYMOUS:
-            self._head, self._exchange = self._place(where)
+            self._head, self._exchange = self._place(self.as_topic(terminus, where))
         source = self._echo(fields, _SOURCE, SOURCE)
-        self._answer(fields, source, self._echo(fields, _TARGET, TARGET), None)
+        target = self._echo(fields, _TARGET, TARGET)
+        if self._queue is not None:
+            target.value[0] = address
+        self._answer(fields, source, target, None)
         self._grant()
 
     def _place(self, where):
         """(head, exchange) of an Address: one of them is None. Raises NotFound, AccessRefused."""
-        connection = self.connection
-        broker = connection.broker
-        name = where.queue
-        if where.kind != EXCHANGE and name in broker.queues:
-            broker.queues[name].check_owner(connection)
-            connection.user.demand(WRITE, name, "queue")
-            return shortstr(b"") + shortstr(name), None
-        if where.kind == DECLARED:
-            connection.user.demand(CONFIGURE, name, "queue")
-            broker.declare_queue(name, True, None, False, {})
-            return self._place(where)
-        if where.kind == QUEUE or where.exchange not in broker.exchanges:
-            raise NotFound("no queue or exchange '%s' in vhost '/'" % text(name or where.exchange))
-        exchange = broker.exchanges[where.exchange]
+        queue, exchange = self.locate(where, WRITE)
+        if queue is not None:
+            return shortstr(b"") + shortstr(queue.name), None
         if exchange.internal:
             raise AccessRefused("cannot publish to internal exchange '%s'" % text(exchange.name))
-        connection.user.demand(WRITE, exchange.name, "exchange")
         if where.key is None:
             return None, exchange.name
         return shortstr(exchange.name) + shortstr(where.key), None
@@ -463,6 +534,8 @@ class Incoming(Link):
         """It has ended."""
         self._abandon()
         self.connection.forget_taker(self)
+        if self._queue is not None and not self._queue.deleted:
+            self.connection.broker.delete_queue(self._queue)
 
 
 class Outgoing(Link):
@@ -477,62 +550,58 @@ class Outgoing(Link):
 
     def attach(self, fields):
         """The peer's attach: answer it. Raises NotFound, AccessRefused, ResourceLocked ..."""
+        if fields.has(_SOURCE):
+            address = self._terminus(fields, _SOURCE, SOURCE).text(_ADDRESS)
+            if self._is_of_node(fields, address):
+                return
+        if self._wants_more(fields):
+            from .source import take_over  # late: few peers ask for more
+
+            take_over(self, fields)
+            return
         target = self._echo(fields, _TARGET, TARGET)
         source = self._echo(fields, _SOURCE, SOURCE)
         terminus = self._terminus(fields, _SOURCE, SOURCE)
-        address = terminus.text(_ADDRESS)
-        if self._is_of_node(fields, address):
-            return
-        connection = self.connection
         if terminus.boolean(_DYNAMIC):
-            if terminus.has(_ADDRESS):
-                raise InvalidField("a dynamic source with an address")
-            queue = self._private_queue()
+            queue = self.dynamic_queue(terminus, True)
             source.value[0] = queue_address(queue.name)
         else:
-            queue = self._find_queue(parse_source(address))
+            where = parse_source(address)
+            queue, exchange = self.locate(where, READ)
+            if queue is None:
+                queue = self.bind_private(exchange, where.key or b"", {})
+        self.begin(fields, queue)
+        self._answer(fields, source, target, uint(0))
+
+    def _wants_more(self, fields):
+        """Whether the source is more than an address: see source.py."""
+        if not fields.has(_SOURCE):
+            return True
+        terminus = self._terminus(fields, _SOURCE, SOURCE)
+        for k in (_DURABLE, _EXPIRY, _TIMEOUT, _MODE, _FILTER, _DEFAULT, _CAPABILITIES):
+            if terminus.has(k):
+                return True
+        return False
+
+    def begin(self, fields, queue):
+        """Become a consumer of *queue*. Raises AccessRefused, ResourceLimitExceeded."""
         settled = fields.uint(_SND_SETTLE, _MIXED) == _ALL_SETTLED
         try:
             self.consumer = queue.subscribe(self, self.name.encode(), settled, False, 0)
         except AMQPError:
             self._drop_private(queue)
             raise
-        self._answer(fields, source, target, uint(0))
-
-    def _private_queue(self):
-        """A queue that goes with this link. Raises ResourceLimitExceeded."""
-        connection = self.connection
-        queues = connection.broker.queues
-        most = connection.private_queues
-        if sum([queues[name].owner is connection for name in queues]) >= most:
-            raise ResourceLimitExceeded("more than %d queues of this connection" % most)
-        return connection.broker.declare_queue(b"", False, connection, True, {})
 
     def _drop_private(self, queue):
         """Nothing is left of an attach that failed."""
         if queue.owner is self.connection and not queue.consumers:
             self.connection.broker.delete_queue(queue)
 
-    def _find_queue(self, where):
-        connection = self.connection
-        broker = connection.broker
-        name = where.queue
-        if where.kind != EXCHANGE and name in broker.queues:
-            queue = broker.queues[name]
-            queue.check_owner(connection)
-            connection.user.demand(READ, name, "queue")
-            return queue
-        if where.kind == DECLARED:
-            connection.user.demand(CONFIGURE, name, "queue")
-            broker.declare_queue(name, True, None, False, {})
-            return self._find_queue(where)
-        if where.kind == QUEUE or where.exchange not in broker.exchanges:
-            raise NotFound("no queue or exchange '%s' in vhost '/'" % text(name or where.exchange))
-        exchange = broker.exchanges[where.exchange]
-        connection.user.demand(READ, exchange.name, "exchange")
-        queue = self._private_queue()
+    def bind_private(self, exchange, key, arguments):
+        """A private queue bound to *exchange*. Raises as Broker.bind() does."""
+        queue = self.private_queue()
         try:
-            broker.bind(exchange, queue, where.key or b"", {})
+            self.connection.broker.bind(exchange, queue, key, arguments)
         except AMQPError:
             self._drop_private(queue)
             raise
@@ -549,8 +618,19 @@ class Outgoing(Link):
         return self.connection.output.fits(size)
 
     def deliver(self, consumer, entry):
+        session = self.session
+        low = session.next_id
+        self.send(entry.message, entry.tries, consumer.no_ack)
+        if consumer.no_ack:
+            entry.queue.settle(entry)
+        else:
+            entry.tag = low
+            session.unsettled.append(entry)
+            self.connection.output.mark(entry)
+
+    def send(self, message, tries, settled):
+        """Begin the transfer of *message*, which was given back *tries* times."""
         connection = self.connection
-        message = entry.message
         self.credit -= 1
         self._count = self._count + 1 & _SERIAL
         lead = None
@@ -558,24 +638,17 @@ class Outgoing(Link):
         if not message.flags & AMQP10:
             from ..convert import as_v10
 
-            other = as_v10(connection.broker, message, entry.tries)
+            other = as_v10(connection.broker, message, tries)
             lead = other.head
             skip = message.properties
-        elif entry.tries:
-            lead, skip = self._counted_header(message, entry.tries)
+        elif tries:
+            lead, skip = self._counted_header(message, tries)
         session = self.session
-        low = session.next_id
         connection.output.send(
-            self, message, low, session.next_id_top, consumer.no_ack, lead, skip
+            self, message, session.next_id, session.next_id_top, settled, lead, skip
         )
         session.delivered()
         connection.broker.metrics.delivered += 1
-        if consumer.no_ack:
-            entry.queue.settle(entry)
-        else:
-            entry.tag = low
-            session.unsettled.append(entry)
-            connection.output.mark(entry)
 
     def _counted_header(self, message, tries):
         """(header with this delivery-count, octets of the stored one that it replaces)."""
@@ -596,6 +669,11 @@ class Outgoing(Link):
     def cancelled(self, consumer):
         """The queue is gone; the broker takes the consumer off it."""
         self.consumer = None
+        entry = self.session.unsettled.head
+        while entry is not None:
+            if entry.consumer is consumer:
+                entry.consumer = None
+            entry = entry.next
         self.session.cancel(self, DetachForced("the queue is gone"))
 
     # --- what the peer says ---
@@ -614,7 +692,7 @@ class Outgoing(Link):
         if not self._drains and not self.owed:
             return
         drained = None
-        if self._drains and not self._waiting():
+        if self._drains and not (self.credit and self._waiting()):
             self._drains = False
             self._count = self._count + self.credit & _SERIAL
             self.credit = 0

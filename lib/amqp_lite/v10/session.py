@@ -182,6 +182,8 @@ class Session:
         del self.links[handle]
         if not link.closing:
             self._drop(link)
+            if fields.boolean(_CLOSED):
+                link.closed()
             self.send(described(DETACH, uint(handle), fields.boolean(_CLOSED) or None))
 
     def cancel(self, link, error):
@@ -208,7 +210,7 @@ class Session:
             before = entry.prev
             if entry.consumer is consumer:
                 queue = entry.queue
-                self._take_back(entry, True)
+                self._finish(entry, link.default_outcome or MODIFIED)
             entry = before
         link.release()
         if queue is not None and not queue.deleted:
@@ -378,7 +380,9 @@ class Session:
                     if entry.queue not in others:
                         others.append(entry.queue)
                 tag = entry.tag
-                self._finish(entry, outcome)
+                consumer = entry.consumer
+                default = consumer.sink.default_outcome if consumer is not None else 0
+                self._finish(entry, outcome or default)
                 if not settled:
                     self._tell_settled(tag, outcome)
             entry = before
@@ -392,8 +396,12 @@ class Session:
         """The descriptor of the outcome that a disposition says; 0 for none."""
         if not fields.has(_STATE):
             return 0
+        return self.outcome_at(fields.buf, fields.at[_STATE])
+
+    def outcome_at(self, buf, i):
+        """The same for the delivery state at *i*. Raises InvalidField for another list."""
         state = self.connection.terminus
-        state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
+        state.scan(buf, i, len(buf))
         if state.code == RECEIVED:
             return 0
         if not ACCEPTED <= state.code <= MODIFIED:
