@@ -62,7 +62,8 @@ def map_of(found, name):
     """The typed values of the map that is the body of the answer in *found*."""
     octets = deliveries(found)[0][2]
     i = read_value(octets, read_value(octets, 0)[1])[1]
-    return [pair[1] for pair in read_value(octets, i, True)[0].value.value if pair[0].value == name]
+    pairs = read_value(octets, i, True)[0].value.value
+    return [value for key, value in pairs if key.value == name]
 
 
 def test_a_queue_declared_bound_and_used():
