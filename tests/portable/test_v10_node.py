@@ -217,13 +217,13 @@ def test_requests_that_cannot_be_read():
     pair(peer)
     good = request()
     for k, (payload, condition) in enumerate((
-        (b"", "amqp:decode-error"),
         (good[:-1], "amqp:decode-error"),
-        (b"\x00\x53\x73\x45", "amqp:decode-error"),  # no body
         (good + b"\0", "amqp:decode-error"),
+        (good + b"\0\x53\x74\x45", "amqp:decode-error"),
         (b"\x00\x53\x77\xc1\x03\x01\x40", "amqp:decode-error"),
         (b"\x00\x53\x77\xd1\0\0\0\x06\0\0\0\x02\x71\x40", "amqp:decode-error"),
-        (described(PROPERTIES, "id", None, None, Typed(0x43)) + good[20:], "amqp:invalid-field"),
+        (described(PROPERTIES, "id", None, None, Typed(0x43)), "amqp:invalid-field"),
+        (described(PROPERTIES, "id", None, 5), "amqp:decode-error"),
         (request(reply_to="nobody"), "amqp:precondition-failed"),
         (request("x" * 1024), "amqp:link:message-size-exceeded"),
     )):  # fmt: skip
@@ -232,6 +232,16 @@ def test_requests_that_cannot_be_read():
         assert found[0][2][4].value[0].value[0] == Symbol(condition), (k, found)
     assert not Echo.asked
     assert len(answers(ask(peer, transfer(good, 20)))) == 1
+
+
+def test_sections_in_any_order_and_no_body():
+    peer = session(world())
+    pair(peer)
+    head = described(PROPERTIES, "id", None, "t", "s", "$me")
+    empty = b"\0\x53\x77\x40"  # as RabbitMQ's Python client has it
+    for k, payload in enumerate((empty + head, head, head + b"\0\x53\x75\xa0\0")):
+        (row,) = answers(ask(peer, transfer(payload, k)))
+        assert row[1:] == (Typed(0xA1, "id"), "s", ["t", {}, None])
 
 
 def test_too_long_in_many_transfers():
