@@ -483,7 +483,6 @@ class Outgoing(Link):
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
             return
-        connection = self.connection
         if terminus.boolean(_DYNAMIC):
             if terminus.has(_ADDRESS):
                 raise InvalidField("a dynamic source with an address")
