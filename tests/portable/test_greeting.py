@@ -2,7 +2,7 @@
 
 import wire
 from amqp_lite.log import log
-from amqp_lite.net.listener import V10_HEADER, V091_HEADER, Greeting
+from amqp_lite.net.listener import V091_HEADER, V10_HEADER, Greeting
 from world import World
 
 # what arrives, what the log calls it

@@ -29,6 +29,7 @@ class Manager:
         take(peer)
         ask(peer, wire10.init(login) + HEADER + wire10.open_connection())
         self.number = 0
+        self.next_id = 0  # delivery-id, of all links
         octets = wire10.begin() + wire10.attach_sender("m", "/management", 4, settle=1)
         octets += wire10.attach_receiver("m", "/management", 5, settle=1)
         found = ask(peer, octets + wire10.credit(5, 1000))
@@ -39,13 +40,17 @@ class Manager:
         self.number += 1
         octets = described(PROPERTIES, self.number, None, path, method, "$me")
         octets += write_value(Described(Typed(0x53, 0x77), body))
-        found = ask(self.peer, transfer(octets, self.number, 4, settled=True))
+        found = self.send(octets, 4)
         (row,) = deliveries(found)
         properties, i = read_value(row[2], 0)
         assert properties.value[5] == self.number
         application, i = read_value(row[2], i)
         assert application.value == {"http:response": "1.1"}
         return properties.value[3], read_value(row[2], i)[0].value
+
+    def send(self, payload, handle):
+        self.next_id += 1
+        return ask(self.peer, transfer(payload, self.next_id - 1, handle, settled=handle == 4))
 
     def status(self, method, path, body=None):
         status, text = self.ask(method, path, body)
@@ -62,7 +67,8 @@ def map_of(found, name):
     """The typed values of the map that is the body of the answer in *found*."""
     octets = deliveries(found)[0][2]
     i = read_value(octets, read_value(octets, 0)[1])[1]
-    return [pair[1] for pair in read_value(octets, i, True)[0].value.value if pair[0].value == name]
+    pairs = read_value(octets, i, True)[0].value.value
+    return [value for key, value in pairs if key.value == name]
 
 
 def test_a_queue_declared_bound_and_used():
@@ -86,18 +92,18 @@ def test_a_queue_declared_bound_and_used():
     assert manager.ask("POST", "/bindings", body) == ("204", None)
     peer = manager.peer
     sender(peer, "/exchanges/amq.topic/k.1")
-    for k in range(3):
-        ask(peer, transfer(message(b"x"), 100 + k))
+    for _ in range(3):
+        manager.send(message(b"x"), 0)
     assert manager.ask("GET", "/queues/a%2Fb%20c")[1]["message_count"] == 3
     assert len(receiver(peer, "/queues/a%2Fb%20c", 1)) == 1
     queue = manager.ask("GET", "/queues/a%2Fb%20c")[1]
     assert (queue["message_count"], queue["consumer_count"]) == (2, 1)
     purged = manager.ask("DELETE", "/queues/a%2Fb%20c/messages")
     assert purged == ("200", {"message_count": 2})
-    ask(peer, transfer(message(b"x"), 110))
+    manager.send(message(b"x"), 0)
     octets = described(PROPERTIES, 0, None, "/queues/a%2Fb%20c", "DELETE", "$me")
     octets += write_value(Described(Typed(0x53, 0x77), None))
-    found = ask(peer, transfer(octets, 111, 4, settled=True))
+    found = manager.send(octets, 4)
     # The consumer's link ends with its queue.
     assert wire10.error_of([row for row in found if row[0] == "detach"][0])
     assert map_of(found, "message_count") == [Typed(0x80, 1)]

@@ -127,7 +127,7 @@ def test_message_ids_keep_their_types():
     )):  # fmt: skip
         (row,) = answers(ask(peer, transfer(request(number=number), k, settled=True)))
         assert row[1] == number
-    (row,) = answers(ask(peer, transfer(request(number=None), 9, settled=True)))
+    (row,) = answers(ask(peer, transfer(request(number=None), 5, settled=True)))
     assert row[1] is None
 
 
@@ -144,17 +144,17 @@ def test_a_request_in_many_transfers_and_frames():
     peer = session(world())
     pair(peer)
     payload = request("x" * 300)
-    for n in (1, 7, 100, 600):
+    for number, n in enumerate((1, 7, 100, 600)):
         parts = [payload[k : k + n] for k in range(0, len(payload), n)]
-        octets = transfer(parts[0], n, more=len(parts) > 1)
+        octets = transfer(parts[0], number, more=len(parts) > 1)
         for k in range(1, len(parts)):
             octets += transfer(parts[k], None, tag=None, more=k < len(parts) - 1)
         found = ask(peer, octets + wire10.credit(1, 10, 0))
-        assert outcomes(found) == [(n, n, True, ACCEPTED)], n
+        assert outcomes(found) == [(number, number, True, ACCEPTED)], n
         assert answers(found)[0][3][2] == "x" * 300
         ask(peer, wire10.credit(1, 20, 0))
     peer.step = 1
-    found = ask(peer, transfer(payload, 700))
+    found = ask(peer, transfer(payload, 4))
     assert answers(found)[0][3][2] == "x" * 300
 
 
@@ -178,7 +178,7 @@ def test_answers_wait_for_room():
     pair(peer, 100)
     peer.reading = False
     peer.send(b"".join([transfer(request("z" * 600), k, settled=True) for k in range(8)]))
-    assert Echo.asked == 8
+    assert Echo.asked < 8  # a request waits, too
     peer.reading = True
     found = ask(peer, b"")
     assert [row[3][2] for row in answers(found)] == ["z" * 600] * 8
@@ -217,13 +217,13 @@ def test_requests_that_cannot_be_read():
     pair(peer)
     good = request()
     for k, (payload, condition) in enumerate((
-        (b"", "amqp:decode-error"),
         (good[:-1], "amqp:decode-error"),
-        (b"\x00\x53\x73\x45", "amqp:decode-error"),  # no body
         (good + b"\0", "amqp:decode-error"),
+        (good + b"\0\x53\x74\x45", "amqp:decode-error"),
         (b"\x00\x53\x77\xc1\x03\x01\x40", "amqp:decode-error"),
         (b"\x00\x53\x77\xd1\0\0\0\x06\0\0\0\x02\x71\x40", "amqp:decode-error"),
-        (described(PROPERTIES, "id", None, None, Typed(0x43)) + good[20:], "amqp:invalid-field"),
+        (described(PROPERTIES, "id", None, None, Typed(0x43)), "amqp:invalid-field"),
+        (described(PROPERTIES, "id", None, 5), "amqp:decode-error"),
         (request(reply_to="nobody"), "amqp:precondition-failed"),
         (request("x" * 1024), "amqp:link:message-size-exceeded"),
     )):  # fmt: skip
@@ -231,7 +231,17 @@ def test_requests_that_cannot_be_read():
         assert names(found) == ["disposition"] and outcomes(found)[0][3] == REJECTED, k
         assert found[0][2][4].value[0].value[0] == Symbol(condition), (k, found)
     assert not Echo.asked
-    assert len(answers(ask(peer, transfer(good, 20)))) == 1
+    assert len(answers(ask(peer, transfer(good, 9)))) == 1
+
+
+def test_sections_in_any_order_and_no_body():
+    peer = session(world())
+    pair(peer)
+    head = described(PROPERTIES, "id", None, "t", "s", "$me")
+    empty = b"\0\x53\x77\x40"  # as RabbitMQ's Python client has it
+    for k, payload in enumerate((empty + head, head, head + b"\0\x53\x75\xa0\0")):
+        (row,) = answers(ask(peer, transfer(payload, k)))
+        assert row[1:] == (Typed(0xA1, "id"), "s", ["t", {}, None])
 
 
 def test_too_long_in_many_transfers():

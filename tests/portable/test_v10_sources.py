@@ -31,7 +31,7 @@ def bodies(found):
 
 def subscriber(world, container="box", **options):
     peer = session(world, container=container)
-    options = dict(dict(durable=2, expiry="never"), **options)
+    options = {"durable": 2, "expiry": "never", **options}
     found = ask(peer, wire10.attach_receiver("sub", "/exchange/amq.topic/a.*", 1, **options))
     assert names(found) == ["attach"], found
     return peer

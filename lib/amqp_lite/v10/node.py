@@ -30,7 +30,7 @@ from .performatives import (
     error_value,
     uint,
 )
-from .sections import VALUE, Incomplete, section_at, section_value
+from .sections import VALUE, section_at, section_value
 from .values import Described, Typed, read_value, write_value
 
 _MOST = const(16)  # answers that wait on one link
@@ -40,7 +40,7 @@ _ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
 _APPLICATION_PROPERTIES = const(0x74)
 # Fields of attach:
 _SND_SETTLE, _SOURCE, _TARGET, _PROPERTIES = const(3), const(5), const(6), const(13)
-_MESSAGE_ID, _SUBJECT = const(0), const(3)  # of properties
+_MESSAGE_ID, _TO, _SUBJECT, _REPLY_TO = const(0), const(2), const(3), const(4)  # of properties
 
 
 def node_for(address):
@@ -91,44 +91,36 @@ class Request:
     body                   of an amqp-value section, see read_value(); None for other bodies
     """
 
-    def __init__(self, octets, sections, body, fields):
-        """Read the *octets* with the connection's own readers of sections, body and lists.
+    def __init__(self, octets, fields):
+        """Read the *octets* with the Fields *fields*. Raises SyntaxFailure and InvalidField.
 
-        Raises SyntaxFailure and InvalidField.
+        Their sections may have any order, and the body may miss: RabbitMQ's Python client has
+        its empty one in front.
         """
-        n = len(octets)
-        try:
-            sections.scan(octets, 0, n)
-        except Incomplete:
-            raise SyntaxFailure("the message ends within a section")
-        body.reset()
-        body.follow(octets, sections.body, n - sections.body)
-        body.end()
-        self.message_id = self.subject = None
-        self.to = _value(octets, sections.to)
-        self.reply_to = _value(octets, sections.reply_to)
+        self.message_id = self.to = self.subject = self.reply_to = self.body = None
         self.properties = {}
-        for k in range(sections.count):
-            i = sections.starts[k]
+        n = len(octets)
+        i = 0
+        while i < n:
             code = section_at(octets, i, n)
+            if not code:
+                raise SyntaxFailure("the message ends within a section")
+            at = section_value(octets, i)
             if code == PROPERTIES:
-                fields.scan(octets, i, n)
-                self.subject = fields.text(_SUBJECT)
+                i = fields.scan(octets, i, n)
                 if fields.has(_MESSAGE_ID):
                     self.message_id = read_value(octets, fields.at[_MESSAGE_ID], True)[0]
+                self.to = fields.text(_TO)
+                self.subject = fields.text(_SUBJECT)
+                self.reply_to = fields.text(_REPLY_TO)
+                continue
+            i = check_value(octets, at, n)
+            if code == VALUE:
+                self.body = read_value(octets, at)[0]
             elif code == _APPLICATION_PROPERTIES:
-                found = _value(octets, section_value(octets, i))
-                if isinstance(found, dict):
-                    self.properties = found
-        self.body = None
-        if body.kind == VALUE:
-            i = section_value(octets, sections.body)
-            check_value(octets, i, n)
-            self.body = _value(octets, i)
-
-
-def _value(octets, i):
-    return None if i < 0 else read_value(octets, i)[0]
+                self.properties = read_value(octets, at)[0]
+                if not isinstance(self.properties, dict):
+                    raise SyntaxFailure("application-properties that are no map")
 
 
 def _answer_attach(link, fields, count, most=None):
@@ -210,8 +202,7 @@ class Requests(Incoming):
             self.session.cancel(self, error)
 
     def _act_on(self, octets):
-        connection = self.connection
-        request = Request(octets, connection.sections, self._body, connection.terminus)
+        request = Request(octets, self.connection.terminus)
         answers = self._pair(request.reply_to)
         answers.demand_room()
         answer = self._handler.answer(request)
