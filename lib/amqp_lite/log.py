@@ -13,6 +13,11 @@ ERROR = const(40)
 NAMES = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 
 
+def printable(octets):
+    """Octets of a peer, made safe for a log line."""
+    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets])
+
+
 class Log:
     def __init__(self):
         self.sink = None  # called with each line: where it outlives the program, on a board

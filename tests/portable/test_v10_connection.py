@@ -221,7 +221,7 @@ def test_heartbeats_both_ways():
     world = World(heartbeat=10)
     peer = client(world, idle=4000)
     silent = client(world)
-    assert take(peer) == [] and silent.engine._idle_ms == 0
+    assert take(peer) == [] and silent.engine._beat_ms == 0
     for _ in range(30):
         world.wait(1000)
         peer.send(frame(AMQP, 0, b""))

@@ -1,20 +1,21 @@
-"""AMQP 0-9-1 as a client speaks it: the connection upstream. Same face as v091/connection.py.
+"""AMQP 0-9-1 as a client speaks it: the connection upstream. Its face is that of engine.py.
 
 Channel 1 and those behind it belong to the uplinks and downlinks, one each, see link091.py: an
 error there ends one channel alone, which is opened anew.
 """
 
 from .. import __version__
-from ..compat import const, ticks_add, ticks_diff, u16
+from ..compat import const, ticks_diff, u16
+from ..engine import Engine
 from ..errors import CommandInvalid, FrameError
-from ..log import log
+from ..log import log, printable
 from ..v091.codec import Properties, write_table
 from ..v091.frames import FrameReader
 from ..v091.methods import CAPABILITIES, method_frame, read_arguments
 from ..v091.output import Output
 from .consumer091 import ConsumeLink
 from .home import is_safe
-from .link091 import close_reason, printable
+from .link091 import close_reason
 from .publisher091 import PublishLink
 
 _HEADER = b"AMQP\x00\x00\x09\x01"
@@ -73,7 +74,7 @@ class Client(FrameReader):
     settings  the row of `bridges`: vhost, user, password, heartbeat
     """
 
-    user = b""  # no stranger to us: nobody else pushes it out
+    beat = (0, _HEARTBEAT_FRAME)
 
     def __init__(self, broker, upstream, profile, settings, device):
         FrameReader.__init__(self, profile["receive_buffer"])
@@ -96,14 +97,10 @@ class Client(FrameReader):
     def _reset(self):
         self.output.reset()
         self.reset(0)
-        self.closed = True
+        self.user = b""  # no stranger to us: nobody else pushes it out
         self.running = False
         self._why = None  # of the end, when we know better than the socket
         self._waits_for = 0  # the one method that is due before the login is done
-        self._heartbeat_ms = 0
-        self._heard = 0
-        self._deadline = 0  # ticks, of the login or the close
-        self._timed = False
 
     # --- the caller's half of the face ---
 
@@ -115,13 +112,8 @@ class Client(FrameReader):
 
     def open(self, address, deadline):
         """Connected: greet."""
-        self._reset()
-        self.closed = self.deaf = False
+        Engine.open(self, self.name, deadline)
         self.frame_max = self.output.frame_max = _LEAST_FRAME  # until tune
-        now = self.broker.now
-        self._heard = self.progress = self.output.spoke = now
-        self._deadline = deadline
-        self._timed = True
         self._waits_for = 0x000A000A
         self.output.put(0, _HEADER)
 
@@ -136,17 +128,7 @@ class Client(FrameReader):
         self._reset()
         self.upstream.lost(why or "the connection ended")
 
-    # --- the face of every engine ---
-
-    def feed(self, buf, n):
-        self._heard = self.broker.now
-        self.read(buf, n)
-
-    def resume(self):
-        if self.stalled:
-            self.stalled = False
-            self._heard = self.broker.now
-            self.read_on()
+    # --- the engine's half ---
 
     def pump(self):
         output = self.output
@@ -164,35 +146,35 @@ class Client(FrameReader):
             self.upstream.pump()
 
     def tick(self):
-        now = self.broker.now
-        wait = 1000
-        if self._timed:
-            left = ticks_diff(self._deadline, now)
-            if left <= 0:
-                self._end(self._why or "no answer in time: the login was not finished")
-                return 1
-            wait = min(wait, left)
+        wait = Engine.tick(self)
         if self.running:
-            beat = self._heartbeat_ms
-            if beat:
-                if ticks_diff(now, self.output.spoke) >= beat // 2 and not self.output.pending:
-                    self.output.put(0, _HEARTBEAT_FRAME)
-                # Blocked, RabbitMQ does not read, and says so.
-                if self.output.pending and not self.upstream.blocked:
-                    if ticks_diff(now, self.output.spoke) > 2 * beat:
-                        self._end("it does not read")
-                if ticks_diff(now, self._heard) > 2 * beat:
-                    self._end("no octet for two heartbeats")
-                wait = min(wait, beat // 4)
+            now = self.broker.now
             for link in self.links:
                 wait = min(wait, link.tick(now))
             left, overdue = self.upstream.tick(now)
             wait = min(wait, left)
             if overdue:
-                self._end(overdue)
+                self._cut(overdue)
         return max(wait, 1)
 
-    def _end(self, why):
+    def is_running(self):
+        return self.running
+
+    def _overdue(self, now):
+        patience = 2 * self._beat_ms
+        if patience:
+            # Blocked, RabbitMQ does not read, and says so.
+            if self.output.pending and not self.upstream.blocked:
+                if ticks_diff(now, self.output.spoke) > patience:
+                    return "it does not read"
+            if ticks_diff(now, self._heard) > patience:
+                return "no octet for two heartbeats"
+        return None
+
+    def _expired(self):
+        self._cut(self._why or "no answer in time: the login was not finished")
+
+    def _cut(self, why):
         """Hang up at once; *why* is what is told."""
         self._why = why
         self.running = False
@@ -207,8 +189,7 @@ class Client(FrameReader):
         self.running = False
         self.closed = self.deaf = True
         self.output.give_back()
-        self._deadline = ticks_add(self.broker.now, _CLOSE_MS)
-        self._timed = True
+        self._limit(_CLOSE_MS)
 
     def fail(self, code, text):
         """The peer broke the protocol: say so and hang up."""
@@ -268,7 +249,7 @@ class Client(FrameReader):
         text = error.text
         if self._waits_for == 0x000A000A:
             text = "it speaks no AMQP 0-9-1"
-        self._end(text)
+        self._cut(text)
 
     # --- the connection class ---
 
@@ -282,7 +263,7 @@ class Client(FrameReader):
             mechanism = b"AMQPLAIN"
             response = write_table({"LOGIN": user, "PASSWORD": password})[4:]
         else:
-            self._end("it offers neither PLAIN nor AMQPLAIN")
+            self._cut("it offers neither PLAIN nor AMQPLAIN")
             return
         about = {
             "product": "amqp_lite", "version": __version__, "platform": "Python",
@@ -294,14 +275,14 @@ class Client(FrameReader):
     def on_tune(self, channel_max, frame_max, heartbeat):
         limit = self._frame_limit
         if 0 < frame_max < _LEAST_TUNED:
-            self._end("it offers frames of %d octets, 4096 is the least" % frame_max)
+            self._cut("it offers frames of %d octets, 4096 is the least" % frame_max)
             return
         if frame_max and frame_max < limit:
             limit = frame_max
         self.frame_max = self.output.frame_max = limit
         ours = self._wanted_heartbeat
         beat = min(ours, heartbeat) if ours and heartbeat else max(ours, heartbeat)
-        self._heartbeat_ms = beat * 1000
+        self._beat_ms = beat * 1000
         self._channel_max = channel_max or 65535
         channels = min(self._channel_max, max(len(self.links), 1))
         self._waits_for = 0x000A0029

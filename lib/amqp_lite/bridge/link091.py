@@ -7,7 +7,7 @@ kinds there are.
 from ..broker.queue import text
 from ..compat import const, ticks_diff, u16
 from ..errors import CommandInvalid, SyntaxFailure
-from ..log import log
+from ..log import log, printable
 from ..v091.methods import method_frame, read_arguments
 from .backoff import BackOff
 
@@ -35,11 +35,6 @@ def close_reason(buf, i, end):
     code = u16(buf, i)
     octets = buf[i + 3 : i + 3 + buf[i + 2]]
     return code, "%d %s" % (code, printable(octets))
-
-
-def printable(octets):
-    """Octets of a peer, made safe for a log line."""
-    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets])
 
 
 class Link:

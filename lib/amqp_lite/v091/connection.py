@@ -1,23 +1,11 @@
 """One AMQP 0-9-1 connection, the server's side.
 
-Octets in, calls into the broker, octets out; no socket and no clock. The face every engine has:
-
-    open(address, deadline, subject)  a peer came: queue what we say first; it has to be logged in
-                         by then. subject: the common name in its verified certificate, or None
-    room()               octets feed() may be given at most; 0: give none, the engine is stalled
-    feed(buf, n)         the first n octets of memoryview *buf* came from the peer
-    output               `view` and `pending`: the first `pending` octets of `view` are to be sent;
-                         sent(n): so many of them are on the wire
-    pump()               after commits and sends: write confirms, returns and deliveries
-    resume()             try again what stalled for want of memory
-    tick()               heartbeats and deadlines, by broker.now -> ms to the next look
-    stalled              a whole frame waits for memory or for room: resume() tries again
-    closed               nothing more will come; send what is pending and hang up
-    lost()               the peer is gone: give everything back
+Its face is that of engine.py.
 """
 
 from .. import __version__
-from ..compat import const, ticks_add, ticks_diff, u16
+from ..compat import const, ticks_diff, u16
+from ..engine import Engine
 from ..errors import (
     AccessRefused,
     ChannelFailure,
@@ -27,7 +15,7 @@ from ..errors import (
     NotImplementedHere,
     UnexpectedFrame,
 )
-from ..log import INFO, log
+from ..log import INFO, log, printable
 from .codec import Properties
 from .frames import FrameReader
 from .login import as_plain
@@ -87,6 +75,9 @@ class Connection(FrameReader):
     vhosts    names connection.open may give
     """
 
+    beat = (0, _HEARTBEAT_FRAME)
+    too_much = FrameError
+
     def __init__(self, broker, access, profile, channels, vhosts):
         FrameReader.__init__(self, profile["receive_buffer"])
         self.broker = broker
@@ -104,12 +95,9 @@ class Connection(FrameReader):
 
     def _reset(self):
         self.state = _CLOSED
-        self.closed = True
-        self.user = None
         self._user = None  # logged in, connection.open still to come
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
-        self._subject = None  # of its certificate
         self.output.reset()
         self.reset(self._offer_frame)
         self.channel_max = self._offer_channels
@@ -118,29 +106,14 @@ class Connection(FrameReader):
         self._short = False  # a publish waits for memory,
         self._short_since = 0  # ticks
         self._blocked = False  # and we said connection.blocked
-        self._octets = 0  # received before login
         self._can_block = False  # capabilities of the peer
         self.can_cancel = False
         self._can_fail = False
-        self._heartbeat_ms = 0
-        self._heard = 0
-        self._deadline = 0  # ticks, for login and close; see _timed
-        self._timed = False
-        self._verdict = None  # a refused login waits for its penalty
 
     # --- the face ---
 
     def open(self, address, deadline, subject=None):
-        self._reset()
-        self.closed = self.deaf = False
-        self.state = _AWAIT_START_OK
-        self.address = address
-        self.name = address
-        self._subject = subject
-        now = self.broker.now
-        self._heard = self.progress = self.output.spoke = now
-        self._deadline = deadline
-        self._timed = True
+        Engine.open(self, address, deadline, subject)
         self.broker.metrics.connections_opened += 1
         self.output.reply(0, _CONNECTION_START, (
             0, 9,
@@ -151,21 +124,11 @@ class Connection(FrameReader):
             " ".join(self.access.mechanisms(subject) + ["AMQPLAIN"]).encode(), b"en_US",
         ))  # fmt: skip
 
-    def feed(self, buf, n):
-        self._heard = self.broker.now
-        if self.user is None:
-            self._octets += n
-            if self._octets > self._login_octets:
-                self.on_garbage(FrameError("%d octets and no login" % self._octets))
-        self.read(buf, n)
-
     def resume(self):
         if self.stalled:
-            self.stalled = False
-            self._heard = self.broker.now  # nobody listened meanwhile
             for number in self.channels:
-                self.channels[number].progress = self._heard
-            self.read_on()
+                self.channels[number].progress = self.broker.now
+            Engine.resume(self)
         if not self.stalled:
             self._short = False
             if self._blocked:
@@ -211,58 +174,29 @@ class Connection(FrameReader):
         self.unconfirmed = waiting
 
     def tick(self):
-        now = self.broker.now
-        wait = 1000
-        if self._timed:
-            left = ticks_diff(self._deadline, now)
-            if left <= 0:
-                self._expired()
-            elif left < wait:
-                wait = left
-        if self.state == _RUNNING:
-            beat = self._heartbeat_ms
-            if beat:
-                if ticks_diff(now, self.output.spoke) >= beat // 2 and not self.output.pending:
-                    self.output.put(0, _HEARTBEAT_FRAME)
-                wait = min(wait, beat // 4)
-            if self._short and not self._blocked:
-                if ticks_diff(now, self._short_since) >= _SHORT_MS:
-                    self._say_blocked()
-                wait = min(wait, _SHORT_MS)
-            overdue = self._overdue(now, beat)
-            if overdue is not None:
-                self._cut(overdue)
+        wait = Engine.tick(self)
+        if self.state == _RUNNING and self._short and not self._blocked:
+            if ticks_diff(self.broker.now, self._short_since) >= _SHORT_MS:
+                self._say_blocked()
+            wait = min(wait, _SHORT_MS)
         return wait
 
-    def _overdue(self, now, beat):
-        """What the peer should have done by now; None when it is in time."""
-        patience = max(2 * beat, 60000)
-        if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
-            return "it does not read"
-        if self.stalled:
-            # Nobody listens to it. But what it waits for may be what it holds itself, its
-            # acknowledgements behind its publishes; and it may be gone without our notice.
-            if self._short and ticks_diff(now, self._short_since) > patience:
-                for number in self.channels:
-                    if self.channels[number].unacked.count:
-                        return "it waits for memory and holds some"
-            return None
-        if beat and ticks_diff(now, self._heard) > 2 * beat:
-            return "no octet for two heartbeats"
-        if self.amid_frame() and ticks_diff(now, self.progress) > patience:
-            return "a frame that does not end"
+    def _overdue(self, now):
+        overdue = self._late(now, self._beat_ms)
+        if overdue is not None:
+            return overdue
+        patience = max(2 * self._beat_ms, 60000)
         for number in self.channels:
             channel = self.channels[number]
-            if channel.message is not None and ticks_diff(now, channel.progress) > patience:
-                return "a message that does not end"
+            if not self.stalled:
+                if channel.message is not None and ticks_diff(now, channel.progress) > patience:
+                    return "a message that does not end"
+            elif self._short and channel.unacked.count:
+                # What it waits for may be what it holds itself, its acknowledgements behind its
+                # publishes; and it may be gone without our notice.
+                if ticks_diff(now, self._short_since) > patience:
+                    return "it waits for memory and holds some"
         return None
-
-    def lost(self):
-        """The peer is gone, or shall be at once: give back everything, send nothing more."""
-        self._give_back()
-        self.state = _CLOSED
-        self.closed = self.deaf = True
-        self.output.pending = 0
 
     def _give_back(self):
         """Consumers, unacknowledged messages, exclusive queues, what waits to be sent."""
@@ -361,14 +295,19 @@ class Connection(FrameReader):
             self._can_fail = capabilities.get(b"authentication_failure_close") is True
         name = properties.get(b"connection_name")
         if isinstance(name, bytes):
-            self.name = "%s (%s)" % (self.address, _printable(name))
+            self.name = "%s (%s)" % (self.address, printable(name[:60]))
         given = mechanism
         if mechanism == b"AMQPLAIN":
             given = b"PLAIN"
             response = as_plain(response)
         found = self.access.authenticate(given, response, self.address, self._subject)
         if found is None:
-            self._refuse(mechanism)
+            self._refuse(
+                AccessRefused(
+                    "Login was refused using authentication mechanism %s."
+                    % printable(mechanism[:60])
+                )
+            )
             return
         self._user = found
         self.state = _AWAIT_TUNE_OK
@@ -377,16 +316,6 @@ class Connection(FrameReader):
             _CONNECTION_TUNE,
             (self._offer_channels, self._offer_frame, self._offer_heartbeat),
         )
-
-    def _refuse(self, mechanism):
-        self.broker.metrics.logins_refused += 1
-        delay = self.access.penalty(self.address, self.broker.now)
-        log.warning("login from %s refused, answered in %d ms", self.name, delay)
-        self._verdict = AccessRefused(
-            "Login was refused using authentication mechanism %s." % _printable(mechanism)
-        )
-        self._limit(delay)
-        self.deaf = True  # until then
 
     def on_tune_ok(self, channel_max, frame_max, heartbeat):
         if channel_max > self._offer_channels:
@@ -402,7 +331,7 @@ class Connection(FrameReader):
         # 0 = the client has no limit: ours counts.
         self.channel_max = channel_max or self._offer_channels
         self.frame_max = self.output.frame_max = frame_max or self._offer_frame
-        self._heartbeat_ms = heartbeat * 1000
+        self._beat_ms = heartbeat * 1000
         self.state = _AWAIT_OPEN
 
     def on_open(self, vhost, reserved, insist):
@@ -417,12 +346,11 @@ class Connection(FrameReader):
 
     def on_close(self, code, text, class_id, method_id):
         if log.level <= INFO:
-            log.info("%s closed: %d %s", self.name, code, _printable(text))
+            log.info("%s closed: %d %s", self.name, code, printable(text[:60]))
         self._give_back()
         self.output.reply(0, _CONNECTION_CLOSE_OK, ())
         self._limit(_CLOSE_MS)
-        self.state = _CLOSED
-        self.closed = self.deaf = True
+        self._end()
 
     def on_close_ok(self):
         if self.state != _CLOSING:
@@ -487,28 +415,12 @@ class Connection(FrameReader):
         self.on_error(error, 0, 0)
         self.deaf = True
 
-    def _expired(self):
-        self._timed = False
-        if self._verdict is not None:
-            verdict = self._verdict
-            self._verdict = None
-            if self._can_fail:
-                self.deaf = False
-                self.on_error(verdict, 0, _CONNECTION_START_OK)
-                return
-        elif self.state < _RUNNING:
-            log.warning("%s did not log in in time", self.name)
-            self.broker.metrics.peers_cut += 1
-        self.lost()
-
-    def _cut(self, why):
-        log.warning("%s cut: %s", self.name, why)
-        self.broker.metrics.peers_cut += 1
-        self.lost()
-
-    def _limit(self, ms):
-        self._deadline = ticks_add(self.broker.now, ms)
-        self._timed = True
+    def _say_refused(self, verdict):
+        if self._can_fail:
+            self.deaf = False
+            self.on_error(verdict, 0, _CONNECTION_START_OK)
+        else:
+            self.lost()
 
     def short_of_memory(self):
         """A publish has to wait. The peer is told when that lasts: TCP slows it down as well."""
@@ -521,11 +433,6 @@ class Connection(FrameReader):
         self.broker.metrics.blocked += 1
         if self._can_block:
             self.output.reply(0, _CONNECTION_BLOCKED, (b"low on memory",))
-
-
-def _printable(octets):
-    """Octets of a peer, made safe for a log line."""
-    return "".join([chr(o) if 32 <= o < 127 else "?" for o in octets[:60]])
 
 
 def _clip(text):

@@ -9,8 +9,8 @@ buffer. Body frames are not kept: their octets go on as they come, whatever thei
 """
 
 from ..compat import const, u16, u32
+from ..engine import Engine
 from ..errors import AMQPError, FrameError, ResourceLimitExceeded, UnexpectedFrame
-from ..inbox import Inbox
 
 _METHOD = const(1)
 _HEADER = const(2)
@@ -19,7 +19,7 @@ _HEARTBEAT = const(8)
 _FRAME_END = const(0xCE)
 
 
-class FrameReader(Inbox):
+class FrameReader(Engine):
     """Whoever reads frames is one, and has these methods; n octets of *buf* from *i* are meant:
 
     on_method(number, buf, i, end), on_header(...)  the whole frame of a channel. False: it has to

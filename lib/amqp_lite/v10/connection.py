@@ -1,12 +1,13 @@
 """The AMQP 1.0 engine of one connection: SASL, open, close, and performatives to their sessions.
 
-The same face as that of 0-9-1: octets in by feed(), out by `output`; time comes by tick().
+Its face is that of engine.py.
 """
 
 from ..broker.queue import text
-from ..compat import const, ticks_add, ticks_diff
+from ..compat import const, ticks_diff
+from ..engine import Engine
 from ..errors import AMQPError, NotAllowed, SyntaxFailure
-from ..log import INFO, log
+from ..log import INFO, log, printable
 from .conditions import FramingError, InvalidField, NotAllowedNow
 from .frames import AMQP, FRAME_MIN, SASL, FrameReader
 from .output import Output
@@ -71,8 +72,11 @@ class Connection(FrameReader):
     other    the engine of 0-9-1 for the same peers, one at a time: its buffers are this one's, too
     """
 
+    beat = (_EMPTY_FRAME,)
+    too_much = FramingError
+
     def __init__(self, broker, access, profile, name, vhosts, other=None):
-        FrameReader.__init__(self, profile["receive_buffer"], other and other._hold)
+        FrameReader.__init__(self, profile["receive_buffer"], other and other.hold)
         self.broker = broker
         self.output = Output(broker, profile["send_buffer"], other and other.output.buffer)
         self.fields = Fields()
@@ -95,52 +99,27 @@ class Connection(FrameReader):
         self.reset()
         self.output.reset()
         self.state = _CLOSED
-        self.closed = True
-        self.user = None
         self._user = None  # logged in, open still to come
         self.peer = ""  # its container-id
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
-        self._subject = None  # of its certificate
-        self._octets = 0
-        self._heard = 0  # ticks
-        self._idle_ms = 0  # the peer wants to hear something so often; 0: never
         self._resumed = 0  # ticks
         self._short_since = -1  # ticks since when a transfer waits for memory; -1: none does
-        self._verdict = False  # a refused login is to be said at the deadline
-        self._deadline = 0
-        self._timed = False
 
     # --- the face of an engine ---
 
     def open(self, address, deadline, subject=None):
-        """A peer from *address* has sent the header of SASL; it has to log in by *deadline*."""
-        self._reset()
-        self.deaf = self.closed = False
-        self.state = _AWAIT_INIT
-        self.address = self.name = address
-        self._subject = subject
-        self._deadline = deadline
-        self._timed = True
-        self._heard = self.broker.now
+        """A peer from *address* has sent the header of SASL."""
+        Engine.open(self, address, deadline, subject)
         self.broker.metrics.connections_opened += 1
         self.output.put(SASL_HEADER)
         offered = [Symbol(name) for name in self.access.mechanisms(subject)]
         self.output.put(frame(SASL, 0, described(SASL_MECHANISMS, Typed(0xE0, offered, b"\xa3"))))
 
-    def feed(self, buf, n):
-        self._heard = self.broker.now
-        if self.user is None:
-            self._octets += n
-            if self._octets > self._login_octets:
-                self.on_garbage(FramingError("%d octets and no login" % self._octets))
-        self.read(buf, n)
-
     def resume(self):
         if self.stalled:
-            self.stalled = False
-            self._heard = self._resumed = self.broker.now  # nobody listened meanwhile
-            self.read_on()
+            self._resumed = self.broker.now
+            Engine.resume(self)
 
     def pump(self):
         """Write what waited for room, for a commit or for a consumer to read on."""
@@ -154,47 +133,22 @@ class Connection(FrameReader):
                 self.sessions[channel].dispatch()
 
     def tick(self):
-        now = self.broker.now
-        wait = 1000
-        if self._timed:
-            left = ticks_diff(self._deadline, now)
-            if left <= 0:
-                self._expired()
-            elif left < wait:
-                wait = left
+        wait = Engine.tick(self)
         if self.state == _RUNNING:
-            output = self.output
-            if self._idle_ms:
-                if ticks_diff(now, output.spoke) >= self._idle_ms // 2 and not output.pending:
-                    output.put(_EMPTY_FRAME)
-                wait = min(wait, self._idle_ms // 4)
-            overdue = self._overdue(now)
-            if overdue is not None:
-                self._cut(overdue)
-            else:
-                self._give_up(now)
+            self._give_up(self.broker.now)
         return wait
 
     def _overdue(self, now):
-        """What the peer should have done by now; None when it is in time."""
-        idle = self._offer_idle_ms
-        patience = self._patience
-        if self.output.pending and ticks_diff(now, self.output.spoke) > patience:
-            return "it does not read"
-        if self.stalled:
-            # Nobody listens to it. But what it waits for may be what it holds itself, its
-            # dispositions behind its transfers; and it may be gone without our notice.
-            if self._short_since >= 0 and ticks_diff(now, self._short_since) > patience:
+        # It was told half of the idle time we bear.
+        overdue = self._late(now, self._offer_idle_ms)
+        if overdue is None and self.stalled and self._short_since >= 0:
+            # What it waits for may be what it holds itself, its dispositions behind its transfers;
+            # and it may be gone without our notice.
+            if ticks_diff(now, self._short_since) > self._patience:
                 for channel in self.sessions:
                     if self.sessions[channel].unsettled.count:
                         return "it waits for memory and holds some"
-            return None
-        # It was told half of what we bear.
-        if idle and ticks_diff(now, self._heard) > 2 * idle:
-            return "no frame for two idle-time-outs"
-        if self.amid_frame() and ticks_diff(now, self.progress) > patience:
-            return "a frame that does not end"
-        return None
+        return overdue
 
     def _give_up(self, now):
         """Drop half messages that do not end, or whose memory those may wait for that wait, too.
@@ -221,13 +175,6 @@ class Connection(FrameReader):
                 if late:
                     log.info("%s: half a message is given up", self.name)
                     link.give_up()
-
-    def lost(self):
-        """The peer is gone, or shall be at once: give back everything, send nothing more."""
-        self._give_back()
-        self.state = _CLOSED
-        self.closed = self.deaf = True
-        self.output.pending = 0
 
     def _give_back(self):
         for channel in list(self.sessions):
@@ -295,12 +242,7 @@ class Connection(FrameReader):
             fields.symbol(_MECHANISM), fields.octets(_RESPONSE) or b"", self.address, self._subject
         )
         if found is None:
-            self.broker.metrics.logins_refused += 1
-            delay = self.access.penalty(self.address, self.broker.now)
-            log.warning("login from %s refused, answered in %d ms", self.name, delay)
-            self._verdict = True
-            self._limit(delay)
-            self.deaf = True  # until then
+            self._refuse(_AUTH)
             return
         self._user = found
         self._say_outcome(_OK)
@@ -331,11 +273,11 @@ class Connection(FrameReader):
         self.user = self._user
         self.state = _RUNNING
         self._timed = False
-        self._idle_ms = idle
+        self._beat_ms = idle
         self._channel_max = min(self._channel_max, fields.uint(_CHANNEL_MAX, 65535))
         self.output.frame_max = frame_max
         self.frame_max = self._offer_frame
-        self.name = "%s (%s)" % (self.address, _printable(container))
+        self.name = "%s (%s)" % (self.address, printable(container.encode()[:60]))
         if log.level <= INFO:
             log.info("%s logged in as '%s'", self.name, text(self.user.name))
         self._say_open()
@@ -429,32 +371,6 @@ class Connection(FrameReader):
         self.deaf = True
         self._limit(_CLOSE_MS)
 
-    def _expired(self):
-        self._timed = False
-        if self._verdict:
-            self._verdict = False
-            self._say_outcome(_AUTH)
-            self._end()
-            return
-        if self.state < _RUNNING:
-            log.warning("%s did not log in in time", self.name)
-            self.broker.metrics.peers_cut += 1
-        self.lost()
-
-    def _cut(self, why):
-        log.warning("%s cut: %s", self.name, why)
-        self.broker.metrics.peers_cut += 1
-        self.lost()
-
-    def _end(self):
-        """Nothing more is read; what is in the buffer goes out."""
-        self.state = _CLOSED
-        self.closed = self.deaf = True
-
-    def _limit(self, ms):
-        self._deadline = ticks_add(self.broker.now, ms)
-        self._timed = True
-
-
-def _printable(name):
-    return "".join([c if 32 <= ord(c) < 127 else "?" for c in name[:60]])
+    def _say_refused(self, outcome):
+        self._say_outcome(outcome)
+        self._end()

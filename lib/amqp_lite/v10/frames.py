@@ -10,8 +10,8 @@ however long it is.
 """
 
 from ..compat import const, u16, u32
+from ..engine import Engine
 from ..errors import AMQPError, ResourceLimitExceeded
-from ..inbox import Inbox
 from .conditions import FramingError
 from .performatives import TRANSFER, performative_end
 
@@ -20,7 +20,7 @@ SASL = const(1)
 FRAME_MIN = const(512)  # octets every peer takes, also before the open
 
 
-class FrameReader(Inbox):
+class FrameReader(Engine):
     """Whoever reads frames is one, and has these methods; n octets of *buf* from *i* are meant:
 
     on_frame(channel, buf, i, end, more)  a performative at *i*, and behind it the payload that is
@@ -36,7 +36,7 @@ class FrameReader(Inbox):
     # A taker has on_payload(buf, i, n) and, when the frame is whole, on_payload_end().
 
     def reset(self):
-        Inbox.reset(self, FRAME_MIN)
+        Engine.reset(self, FRAME_MIN)
         self.kind = SASL  # the type of frames that may come now
         self.awaits_header = False  # a protocol header is due, which is no frame
 
