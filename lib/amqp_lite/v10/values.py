@@ -125,6 +125,8 @@ def read_value(buf, i, typed=False):
             kind = buf[i]
             i += 1
         if kind == _DESCRIBED or _LIST_8 <= kind or kind == _LIST_0:
+            if len(outer) > 2 * MAX_DEPTH:  # check_value() does not count descriptions
+                raise SyntaxFailure("values nested deeper than %d" % MAX_DEPTH)
             outer.append((items, left, shared, code, of))
             items = []
             shared = -1

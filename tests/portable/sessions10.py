@@ -1,0 +1,102 @@
+"""Recorded sessions of AMQP 1.0: what clients send from the first frame on, to be cut and bent.
+
+Each is a list of octets, a frame each, so that frames can be moved about.
+"""
+
+import wire10
+from amqp_lite.v10 import performatives as performative
+from amqp_lite.v10.frames import AMQP
+from amqp_lite.v10.performatives import frame, uint
+from wire10 import HEADER, message, transfer
+
+LOGIN = [wire10.init(), HEADER, wire10.open_connection(idle=30000), wire10.begin()]
+END = [wire10.end(), wire10.close()]
+
+
+def parts(payload, number, size, handle=0, **options):
+    """The transfers of one message in pieces of *size* octets."""
+    found = []
+    for k in range(0, len(payload), size):
+        more = k + size < len(payload)
+        first = not found
+        found.append(
+            transfer(payload[k : k + size], number if first else None, handle,
+                     tag=b"t" if first else None, more=more, **options)
+        )  # fmt: skip
+    return found
+
+
+SENDER = LOGIN + [
+    wire10.attach_sender("up", "/queue/q"),
+    transfer(message(b"one"), 0),
+    transfer(message(b"two", durable=True, ttl=9000, subject="s", headers={"k": 1}), 1),
+    transfer(message(b"three", user=b"guest"), 2, settled=True),
+] + parts(message(b"4" * 2500), 3, 700) + [
+    transfer(message(b"5")[:4], 4, more=True),
+    transfer(b"", None, tag=None, aborted=True),
+    transfer(message(b"6") + message(b"6"), 5),
+    transfer(message(b"7" * 3000), 6),
+    transfer(message(), 7),
+    frame(AMQP, 0, b""),
+    wire10.flow(0, uint(0), uint(50), uint(0), uint(50), None, None, None, None, None, True),
+    wire10.detach(0),
+] + END  # fmt: skip
+
+BOTH = LOGIN + [
+    wire10.attach_sender("up", None),
+    wire10.attach_receiver("down", "/queue/q", 1),
+    wire10.attach_receiver("first", "/queue/r", 2, settle=1),
+    wire10.credit(1, 3),
+    wire10.credit(2, 10),
+] + [transfer(message(b"%d" % k, to="/queues/" + "qr"[k & 1]), k) for k in range(6)] + [
+    wire10.disposition(0),
+    wire10.disposition(1, 2, performative.RELEASED),
+    wire10.disposition(3, 5, performative.MODIFIED, True, 0, True),
+    wire10.credit(1, 5, 3, drain=True),
+    wire10.credit(1, 5, 5, echo=True),
+    wire10.disposition(0, 20, performative.ACCEPTED, False),
+    wire10.detach(1, closed=None),
+    wire10.attach_receiver("down", "q", 1),
+    wire10.credit(1, 9),
+    wire10.disposition(0, 20, performative.REJECTED),
+] + END  # fmt: skip
+
+PLACES = LOGIN + [
+    wire10.begin(1, window=3),
+    wire10.begin(2, next_outgoing=0xFFFFFFFE),
+    wire10.attach_receiver("dynamic", None, 0, 1, dynamic=True),
+    wire10.attach_receiver("bound", "/exchange/amq.topic/a.*", 1, 1),
+    wire10.credit(0, 10, 0, 1),
+    wire10.credit(1, 10, 0, 1),
+    wire10.attach_sender("topic", "/exchanges/amq.topic/a.b", 0, 2),
+    wire10.attach_sender("fanout", "amq.fanout", 1, 2, count=0xFFFFFFFF),
+    transfer(message(b"m", headers={"a": [1, None, {"b": True}]}), 0xFFFFFFFF, 0, 2),
+    transfer(message(b"n"), 0, 1, 2),
+    transfer(message(b"o" * 2000), 1, 0, 2),
+    wire10.flow(1, uint(1), uint(100), uint(0), uint(5)),
+    wire10.attach_sender("topic", "/topic/a.c", 2, 2),
+    wire10.detach(0, 2),
+    wire10.attach_sender("nothing", "/queues/nothing", 3, 2),
+    wire10.detach(3, 2),
+    wire10.end(1),
+    wire10.begin(1),
+] + END  # fmt: skip
+
+LARGE = LOGIN[:2] + [wire10.open_connection(frame_max=512), wire10.begin(window=3)] + [
+    wire10.attach_sender("up", "/queue/l"),
+    wire10.attach_sender("other", "/queue/m", 2),
+    wire10.attach_receiver("down", "/queue/l", 1),
+    wire10.credit(1, 100),
+] + parts(message(b"a" * 6000, subject="s"), 0, 900)[:4] + [
+    transfer(message(b"b" * 900)[:500], 1, 2, more=True),
+] + parts(message(b"a" * 6000, subject="s"), 0, 900)[4:] + [
+    transfer(message(b"b" * 900)[500:], None, 2, tag=None),
+    wire10.flow(0, uint(3), uint(10), uint(0), uint(50)),
+    transfer(message(b"c" * 5000), 2, 2),
+    wire10.flow(0, uint(10), uint(100), uint(0), uint(50)),
+    wire10.attach_receiver("m", "m", 3),
+    wire10.credit(3, 2),
+    wire10.disposition(0, 9),
+] + END  # fmt: skip
+
+ALL = (SENDER, BOTH, PLACES, LARGE)

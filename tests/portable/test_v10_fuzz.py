@@ -1,0 +1,463 @@
+"""Recorded AMQP 1.0 sessions, bent and broken: nothing escapes, and nothing stays behind.
+
+ROUNDS=100000 in the environment makes it longer; SEED=<what it printed> and ROUNDS=1 play one
+again. A round bends four frames or so.
+"""
+
+import os
+import random
+
+import chance
+import sessions10
+import wire
+import wire10
+from amqp_lite.compat import ticks_add
+from amqp_lite.v10 import performatives as performative
+from amqp_lite.v10.connection import Connection
+from amqp_lite.v10.frames import AMQP, SASL
+from amqp_lite.v10.performatives import frame, uint
+from amqp_lite.v10.values import Described, Symbol, Typed, write_value
+from world import Peer, World
+
+SESSIONS = sessions10.ALL
+# Numbers that are often taken for others.
+SIZES = (0, 1, 7, 8, 9, 16, 255, 256, 511, 512, 1016, 1024, 1025, 8192, 8193, 0xFFFF, 0x10000,
+         0x3FFFFFFF, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF)  # fmt: skip
+CODES = (0x00, 0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x50, 0x52, 0x53, 0x56, 0x60, 0x70, 0x73, 0x80,
+         0x83, 0x98, 0xA0, 0xA1, 0xA3, 0xB0, 0xB1, 0xB3, 0xC0, 0xC1, 0xD0, 0xD1, 0xE0, 0xF0, 0xFF)  # fmt: skip
+NEIGHBOUR_EVERY = 10  # rounds
+
+
+def some_octets(n):
+    return chance.octets(random, n)
+
+
+def put(octets, i, part):
+    """*octets* with *part* in place of what is at *i*."""
+    return octets[:i] + part + octets[i + len(part) :]
+
+
+def reframed(octets, body):
+    """The frame *octets* with another body, and the size of that."""
+    return (4 + 4 + len(body)).to_bytes(4, "big") + octets[4:8] + body
+
+
+# --- values and performatives of any kind ---
+
+
+def some_uint():
+    return uint(random.choice((0, 0, 0, 1, 1, 2, 3, 5, 9, 16, 255, 1000) + SIZES[-7:]))
+
+
+def some_text():
+    return random.choice(
+        ("", "q", "down", "up", "/queue/q", "/queues/q", "/queues/%", "/exchanges/amq.topic/a",
+         "/topic/#", "amq.fanout", "amqp://h/q", "/queue/\u00fc", "x" * 300, "/" * 40, "/queue",
+         "/exchange/amq.default", "/queues/a/b", "%", "/amq/queue/q", "/exchange/amq.topic/#")
+    )  # fmt: skip
+
+
+def some_value(depth=0):
+    """A value of any type; now and then one that does not exist."""
+    kind = random.randrange(16)
+    if kind < 2:
+        return some_uint()
+    if kind == 2:
+        return some_text()
+    if kind == 3:
+        return random.choice((None, True, False))
+    if kind == 4:
+        return Symbol(random.choice(("", "x", "amqp:accepted:list", "never", "s" * 200)))
+    if kind == 5:
+        return some_octets(random.choice((0, 1, 4, 32, 33, 200)))
+    if kind == 6:
+        return random.choice(
+            (Typed(0x60, 7), Typed(0x50, random.randrange(256)), Typed(0x44), Typed(0x80, 2**63),
+             Typed(0x83, 5), Typed(0x73, "x"), Typed(0x72, 1.5), Typed(0x98, bytes(16)))
+        )  # fmt: skip
+    if kind == 7:
+        return random.choice((-1, 0, 2**40, 1.5))
+    if kind == 8:
+        return Typed(0xF0, [Symbol("a"), Symbol("b")] * random.choice((0, 1, 20)), b"\xa3")
+    if kind == 9:
+        # An array of nothing at all.
+        return Typed(0xF0, [None] * random.choice((0, 1, 100)), b"\x40")
+    if depth > 2:
+        return None
+    if kind == 10:
+        return [some_value(depth + 1) for _ in range(random.randrange(5))]
+    if kind == 11:
+        return {some_text(): some_value(depth + 1) for _ in range(random.randrange(4))}
+    if kind == 12:
+        return Described(some_value(depth + 1), some_value(depth + 1))
+    return some_list(random.choice(tuple(performative._LISTS)), depth + 1)
+
+
+def of_type(letter, depth):
+    """A value of the type that a field's *letter* stands for."""
+    letter = chr(letter).lower()
+    if letter == "u":
+        return some_uint()
+    if letter == "b":
+        return random.choice((True, False))
+    if letter == "s":
+        return some_text()
+    if letter == "*":
+        return random.choice((None, some_text()))
+    if letter == "x":
+        return some_octets(random.choice((0, 1, 4, 32, 33)))
+    if letter == "c":
+        return Typed(0x50, random.choice((0, 1, 2, 3, 255)))
+    if letter == "h":
+        return Typed(0x60, random.choice((0, 1, 7, 8, 0xFFFF)))
+    if letter == "l":
+        return Typed(0x80, random.choice((0, 8192, 2**64 - 1)))
+    if letter == "m":
+        return {some_text(): some_value(depth + 1)}
+    if letter == "t":
+        return Typed(0x83, 2**40)
+    if letter == "d":
+        codes = (0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x30, 0x34, 0x1D)
+        return some_list(random.choice(codes), depth + 1)
+    return Symbol("y")
+
+
+def some_list(code, depth=0):
+    """A described list of this *code*, most of its fields as they have to be."""
+    letters = performative._LISTS[code][1]
+    fields = []
+    for letter in letters[: random.choice((len(letters), random.randrange(len(letters) + 1)))]:
+        choice = random.randrange(20)
+        if choice == 0 and depth < 3:
+            fields.append(some_value(depth + 1))
+        elif choice < 8 and not 0x41 <= letter <= 0x5A or depth > 3:
+            fields.append(None)
+        else:
+            fields.append(of_type(letter, depth))
+    if random.randrange(40) == 0:
+        fields.append(some_value(depth + 1))
+    return performative.described_value(code, *fields)
+
+
+def some_section():
+    code = random.choice((0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x75, 0x75, 0x76, 0x77, 0x78))
+    if code in performative._LISTS:
+        return some_list(code)
+    value = some_value()
+    if random.randrange(4):
+        if code == 0x75:
+            value = some_octets(random.choice((0, 5, 300)))
+        elif code == 0x76:
+            value = [some_value(1)]
+        elif code != 0x77:
+            value = {some_text(): some_value(1)}
+    return Described(Typed(0x53, code), value)
+
+
+def octets_of(value):
+    """The octets of *value*; those of null when it is too deep to be written."""
+    try:
+        return write_value(value)
+    except Exception:
+        return b"\x40"
+
+
+def some_frame():
+    """A frame that is one, with a performative by the grammar or nearly."""
+    if random.randrange(12) == 0:
+        code = random.choice(tuple(performative._LISTS))
+    else:
+        code = random.choice((0x11, 0x12, 0x12, 0x13, 0x13, 0x14, 0x14, 0x15, 0x15, 0x16, 0x17))
+    body = octets_of(some_list(code))
+    if code == performative.TRANSFER:
+        for _ in range(random.randrange(5)):
+            body += octets_of(some_section())
+    return frame(AMQP if random.randrange(30) else SASL, random.choice((0, 0, 0, 1, 2)), body)
+
+
+# --- the ways to bend a session: function(list of frames) ---
+
+
+def flip_bits(frames):
+    k = random.randrange(len(frames))
+    for _ in range(random.randrange(1, 5)):
+        i = random.randrange(len(frames[k]))
+        frames[k] = put(frames[k], i, bytes([frames[k][i] ^ 1 << random.randrange(8)]))
+
+
+def set_octets(frames):
+    k = random.randrange(len(frames))
+    i = random.randrange(len(frames[k]))
+    part = random.choice((b"\0", b"\xff", b"\x7f", bytes([random.choice(CODES)]), some_octets(4)))
+    frames[k] = put(frames[k], i, part)
+
+
+def set_size(frames):
+    """Change the size of a frame, or octets that may be one inside of it."""
+    k = random.randrange(len(frames))
+    i = 0 if random.randrange(4) == 0 else random.randrange(len(frames[k]))
+    part = random.choice(SIZES).to_bytes(4, "big")
+    frames[k] = put(frames[k], i, part if random.getrandbits(1) else part[3:])
+
+
+def set_body(frames):
+    """Cut, stretch or replace a body; the frame around it stays right."""
+    k = random.randrange(len(frames))
+    octets = frames[k]
+    body = octets[8:]
+    i = random.randrange(len(body) + 1)
+    choice = random.randrange(4)
+    if choice == 0:
+        body = body[:i]
+    elif choice == 1:
+        body = body[:i] + some_octets(random.randrange(1, 20)) + body[i:]
+    elif choice == 2:
+        body = put(body, i, some_octets(random.randrange(1, 9)))
+    else:
+        body = body[:i] + octets_of(some_value()) + body[i + random.randrange(9) :]
+    frames[k] = reframed(octets, body)
+
+
+def set_channel(frames):
+    k = random.randrange(len(frames))
+    channel = random.choice((0, 1, 2, 3, 7, 8, 255, 0xFFFF))
+    frames[k] = put(frames[k], 6, channel.to_bytes(2, "big"))
+
+
+def set_descriptor(frames):
+    """Put another performative's descriptor in front of the fields."""
+    k = random.randrange(len(frames))
+    code = random.choice(tuple(performative._LISTS))
+    name = b"amqp:" + performative._LISTS[code][0] + b":list"
+    other = random.choice(
+        (b"\0\x53" + bytes((code,)), b"\0\x80" + code.to_bytes(8, "big"),
+         b"\0\xa3" + bytes((len(name),)) + name, b"\0\0\x53" + bytes((code,)))
+    )  # fmt: skip
+    frames[k] = reframed(frames[k], other + frames[k][11:])
+
+
+def widen(frames):
+    """An extended header."""
+    k = random.randrange(len(frames))
+    words = random.randrange(1, 9)
+    frames[k] = (
+        (len(frames[k]) + 4 * words).to_bytes(4, "big") + bytes((2 + words,)) + frames[k][5:8]
+        + some_octets(4 * words) + frames[k][8:]
+    )  # fmt: skip
+
+
+def truncate(frames):
+    k = random.randrange(len(frames))
+    frames[k] = frames[k][: random.randrange(len(frames[k]))]
+    if random.getrandbits(1):
+        del frames[k + 1 :]
+
+
+def insert(frames):
+    k = random.randrange(len(frames))
+    i = random.randrange(len(frames[k]) + 1)
+    frames[k] = frames[k][:i] + some_octets(random.randrange(1, 30)) + frames[k][i:]
+
+
+def repeat(frames):
+    k = random.randrange(len(frames))
+    frames[k:k] = [frames[k]] * random.choice((1, 1, 2, 9))
+
+
+def remove(frames):
+    k = random.randrange(len(frames))
+    del frames[k : k + random.randrange(1, 4)]
+
+
+def swap(frames):
+    k = random.randrange(len(frames))
+    m = random.randrange(len(frames))
+    frames[k], frames[m] = frames[m], frames[k]
+
+
+def splice(frames):
+    """Go on in the middle of another frame."""
+    k = random.randrange(len(frames))
+    other = random.choice(random.choice(SESSIONS))
+    i = random.randrange(min(len(frames[k]), len(other)))
+    frames[k] = frames[k][:i] + other[i:]
+
+
+def borrow(frames):
+    """Put a few frames of another session in."""
+    other = random.choice(SESSIONS)
+    m = random.randrange(len(other))
+    k = random.randrange(len(frames) + 1)
+    frames[k:k] = other[m : m + random.randrange(1, 5)]
+
+
+def make_up(frames):
+    """Put in frames that are right as such."""
+    k = random.randrange(len(frames) + 1)
+    frames[k:k] = [some_frame() for _ in range(random.randrange(1, 4))]
+
+
+BENDS = (flip_bits, set_octets, set_size, set_body, set_body, set_channel, set_descriptor, widen,
+         truncate, insert, repeat, remove, swap, splice, borrow, make_up, make_up)  # fmt: skip
+
+
+def bend(world):
+    """A session with something wrong, from a random state on."""
+    frames = list(random.choice(SESSIONS))
+    first = random.choice((0, 1, 2, 3, 4, 4, 4, 5, 6, 8))
+    rest = frames[first:]
+    for _ in range(random.choice((0, 1, 1, 2, 3, 4, 6, 9))):
+        if rest and min([len(octets) for octets in rest]):
+            random.choice(BENDS)(rest)
+            world.bent += 1
+    return frames[:first] + rest
+
+
+# --- rounds ---
+
+
+class Visitor(Peer):
+    """A 1.0 peer on one of the world's spare engines."""
+
+    def vanish(self):
+        if not self.gone:
+            Peer.vanish(self)
+            self.world.engines.remove(self.engine)
+            self.world.spare.append(self.engine)
+
+    def check(self):
+        """What came is whole frames, none larger than was agreed."""
+        octets = self.inbox
+        assert b"out of memory" not in octets
+        most = max(512, self.engine.output.frame_max)
+        i = 0
+        while len(octets) - i >= 8:
+            if octets[i : i + 4] == b"AMQP":
+                i += 8
+                continue
+            size = int.from_bytes(octets[i : i + 4], "big")
+            assert 8 <= size <= most, (size, most)
+            assert octets[i + 4] == 2 and octets[i + 5] < 2
+            if size > len(octets) - i:
+                break
+            i += size
+        _, self.inbox = wire10.split(octets)
+
+
+def visit(world):
+    visitor = Visitor(world, world.spare.pop())
+    world.peers.append(visitor)
+    visitor.engine.open("127.0.0.1", ticks_add(world.broker.now, world.profile["login_ms"]))
+    world.run()
+    return visitor
+
+
+def play(world):
+    """One round: a few peers at once, each with a session of its own, in pieces of any size."""
+    peers = []
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        peer = visit(world)
+        peer.step = random.choice(
+            (0, 0, 0, 0, random.choice((1, 7, 30)), random.randrange(60, 2000))
+        )
+        peers.append((peer, bend(world)))
+    everybody = [peer for peer, _ in peers]
+    while peers:
+        peer, frames = random.choice(peers)
+        if not frames or peer.gone:
+            peers.remove((peer, frames))
+            if random.getrandbits(1):
+                peer.vanish()
+            continue
+        peer.reading = random.randrange(10) > 0
+        count = random.randrange(1, 5)
+        peer.send(b"".join(frames[:count]))
+        peer.check()
+        del frames[:count]
+        stalled = world.neighbour.engine.stalled
+        if random.randrange(8) == 0 and b"q" in world.broker.queues and not stalled:
+            # In the other protocol's words.
+            world.neighbour.send(
+                wire.get(1, "q", no_ack=1) if random.getrandbits(1) else wire.publish(
+                    1, "", "q", "x" * random.choice((0, 10, 1500)),
+                    wire.properties(headers={"k": 1}, delivery_mode=random.choice((1, 2))),
+                )
+            )  # fmt: skip
+            world.neighbour.take()
+        if random.randrange(40) == 0:
+            world.wait(random.choice((250, 3000, 12000, 130000)))
+    for peer in everybody:
+        peer.reading = True
+        world.run()
+        peer.check()
+        peer.vanish()
+    world.neighbour.take()
+
+
+def clear(world):
+    broker = world.broker
+    for name in list(broker.queues):
+        broker.delete_queue(broker.queues[name])
+    world.access._failures.clear()
+    world.run()  # the neighbour may have waited for memory
+
+
+def fuzz(**numbers):
+    """Play rounds on one broker with these *numbers* of the profile."""
+    given = getattr(os, "getenv", lambda name: None)
+    rounds = int(given("ROUNDS") or 250)
+    seed = int(given("SEED") or int.from_bytes(os.urandom(3), "big"))
+    print("seed", seed)
+    world = World(**numbers)
+    world.bent = 0
+    world.spare = [
+        Connection(world.broker, world.access, world.profile, "edge-1", (b"/", b"edge"))
+        for _ in range(3)
+    ]
+    world.neighbour = world.client()
+    before = world.free()
+    for k in range(rounds):
+        random.seed(seed + k)
+        try:
+            play(world)
+            clear(world)
+            assert world.free() == before, (world.free(), before)
+            assert world.broker.longest_waiting is None
+            if k % NEIGHBOUR_EVERY == 0:
+                assert world.neighbour.works(), "the neighbour"
+        except Exception:
+            print("round", k, "is SEED", seed + k)
+            raise
+        if k % 10000 == 9999:
+            found = sorted(world.broker.metrics.snapshot().items())
+            print(k + 1, "rounds,", world.bent, "bent,", found)
+
+
+def test_bent_sessions_cost_nobody_anything():
+    fuzz()
+
+
+def test_bent_sessions_where_there_is_little_room():
+    fuzz(messages=6, blocks=40, deliveries=8, queues=6, bindings=4, consumers=3, exchanges=8,
+         routes=2, send_buffer=1536, message_max=2500, channels=3)  # fmt: skip
+
+
+def test_the_sessions_are_good_ones():
+    """As they are, they end with a close that is answered by one without an error."""
+    world = World()
+    world.bent = 0
+    world.spare = [
+        Connection(world.broker, world.access, world.profile, "edge-1", (b"/", b"edge"))
+    ]
+    before = world.free()
+    for frames in SESSIONS:
+        visitor = visit(world)
+        visitor.send(b"".join(frames))
+        found, rest = wire10.split(visitor.inbox)
+        assert found[-1] == ["close", 0, []] and not rest, found
+        names = [row[0] for row in found if isinstance(row, list)]
+        assert names.count("detach") <= 3 and "end" in names, found
+        assert "transfer" in names or frames is sessions10.SENDER
+        visitor.vanish()
+        clear(world)
+        assert world.free() == before
