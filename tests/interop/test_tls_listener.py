@@ -123,7 +123,7 @@ def answer(sock, mechanism, response):
             if len(found) == 1:
                 sock.sendall(start_ok(mechanism, response))
             n, frame = pika.frame.decode_frame(buffer)
-    return found[1], found[0].mechanisms.split(b" " if bytes is type(found[0].mechanisms) else " ")
+    return found[1], str(found[0].mechanisms, "ascii").split(" ")
 
 
 # --- TLS ---
