@@ -1,9 +1,10 @@
 """The TLS listener of a gateway, and who is let in by a certificate or without a name."""
 
 import json
-import pathlib
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -129,6 +130,14 @@ def answer(sock, mechanism, response):
 # --- TLS ---
 
 
+def test_it_says_where_it_listens_and_how(broker):
+    lines = ["listening on 127.0.0.1:%d" % port for port in broker.ports]
+    said = [line for line in broker.output().split("\n") if line.startswith("listening")]
+    assert said == [lines[0] + " with TLS", lines[1] + " with TLS", lines[2]]
+    wait_for(lambda: "URLParameters(" in broker.output(), "the hint")
+    assert "amqps://USER:PASSWORD@127.0.0.1:%d/" % broker.ports[0] in broker.output()
+
+
 @pytest.mark.parametrize("version", [V12, V13])
 @pytest.mark.parametrize("port", [0, 1])
 def test_a_password_over_tls(open_one, port, version):
@@ -237,9 +246,7 @@ def test_a_certificate_and_a_password(open_one):
 
 
 @pytest.mark.parametrize("port, cert", [(0, None), (0, "member"), (1, None)])
-def test_external_is_not_offered_without_a_verified_certificate(
-    broker, certificates, port, cert
-):
+def test_external_is_not_offered_without_a_verified_certificate(broker, certificates, port, cert):
     with socket.create_connection(("127.0.0.1", broker.ports[port]), 5) as plain:
         context = client_context(certificates, cert)
         with context.wrap_socket(plain, server_hostname="localhost") as sock:
@@ -259,9 +266,7 @@ def test_a_certificate_of_somebody_else(broker, certificates, cert, response):
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_a_certificate_of_an_unknown_authority_ends_the_handshake(
-    broker, certificates, version
-):
+def test_a_certificate_of_an_unknown_authority_ends_the_handshake(broker, certificates, version):
     before = broker.output().count("its certificate: unknown authority")
     with socket.create_connection(("127.0.0.1", broker.ports[1]), 5) as plain:
         context = client_context(certificates, "stranger-member", version)
@@ -325,15 +330,13 @@ def test_amqp_1_0(broker, certificates, port, mechanism):
 def test_a_configuration_that_cannot_be_used_is_one_line(certificates, tmp_path):
     """Files are read at the start."""
     tls = {"certificate": certificates.path("good.pem"), "key": certificates.path("good-key.pem")}
+    rsa_key = certificates.path("rsa-key.pem")
     missing = str(tmp_path / "missing.pem")
     for changes, line in (
         ({"certificate": missing}, "certificate: %s does not exist" % missing),
         ({"key": missing}, "key: %s does not exist" % missing),
         ({"client_ca": missing}, "client_ca: %s does not exist" % missing),
-        (
-            {"key": certificates.path("rsa-key.pem")},
-            "key: %s is not the key of %s" % (certificates.path("rsa-key.pem"), tls["certificate"]),
-        ),
+        ({"key": rsa_key}, "key: %s is not the key of %s" % (rsa_key, tls["certificate"])),
         (
             {"key": certificates.path("client-encrypted.pem")},
             "key: %s needs a password: only keys without one can be used"
@@ -351,14 +354,13 @@ def test_a_configuration_that_cannot_be_used_is_one_line(certificates, tmp_path)
 
 
 def refusal(tls, tmp_path, **settings):
-    import subprocess
-    import sys
-
+    """The one line that a start with the listener's *tls* ends with."""
     config = tmp_path / "config.json"
     config.write_text(json.dumps(dict(settings, listeners=[{"port": 0, "tls": tls}])))
     command = [sys.executable, "-m", "host_tools", "run", "--config", str(config), "--no-store"]
-    root = pathlib.Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        command, cwd=interop_broker.ROOT, capture_output=True, text=True, timeout=20
+    )
     assert done.returncode, done.stdout
     lines = done.stderr.strip().split("\n")
     assert len(lines) == 1, done.stderr
