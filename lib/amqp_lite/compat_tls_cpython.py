@@ -47,12 +47,16 @@ _DER = 2  # _ssl.ENCODING_DER
 
 
 class _Socket(ssl.SSLSocket):
-    """Says that it has to wait as plain sockets do."""
+    """Says that it has to wait as plain sockets do.
+
+    When reading would have to write first and cannot, that is an error: the little that TLS itself
+    has to say always finds room, unless the peer asks for it again and again and does not read.
+    """
 
     def recv_into(self, buffer, nbytes=None, flags=0):
         try:
             return super().recv_into(buffer, nbytes, flags)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except ssl.SSLWantReadError:
             raise BlockingIOError
 
     def send(self, data, flags=0):
@@ -138,6 +142,8 @@ class Client:
         """Any other *error* of a TLS socket, in words."""
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
             return "it hung up instead of going on with TLS"
+        if isinstance(error, ssl.SSLWantWriteError):
+            return "it does not read"
         if isinstance(error, ssl.SSLError):
             return _WORDS.get(error.reason) or error.reason or str(error)
         return str(error)

@@ -124,6 +124,16 @@ def start_cpython(directory, profile_name="linux"):
     return _start("cpython", command, directory, Limits.of_profile(profile(profile_name)))
 
 
+def start_configured(directory, settings):
+    """The same with a configuration of its own; the ports it got are in the broker's `ports`."""
+    config = directory / "config.json"
+    config.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "host_tools", "run", "--config", str(config), "--no-store"]
+    broker = _start("cpython", command, directory, Limits.of_profile(profile("linux")))
+    broker.ports = [int(port) for port in re.findall(r"listening on \S+:(\d+)", broker.output())]
+    return broker
+
+
 def start_micropython(directory, micropython, heap=PICO_W_HEAP, changes=()):
     """Run the firmware's main.py with the Pico W's profile and *changes* of its numbers."""
     numbers = dict(profile("pico_w"), **dict(changes))

@@ -94,6 +94,19 @@ def test_every_row_is_completed():
     }
 
 
+def test_listeners_with_tls():
+    files = {"certificate": "edge.pem", "key": "edge-key.pem"}
+    settings = load({"listeners": [{}, {"tls": files}, {"port": 0, "tls": files}]})
+    assert settings["listeners"] == [
+        {"host": "127.0.0.1", "port": 5672},
+        {"host": "127.0.0.1", "port": 5671, "tls": files},
+        {"host": "127.0.0.1", "port": 0, "tls": files},
+    ]
+    check_room(settings, complete())
+    files["client_ca"] = "ca.pem"
+    assert load({"listeners": [{"tls": files}]})["listeners"][0]["tls"] == files
+
+
 def test_the_same_as_text():
     settings = queue_arguments(message_ttl=60000, overflow="reject-publish")
     assert load(json.dumps(settings)) == load(settings)
@@ -245,6 +258,31 @@ def test_names():
     assert error(queue(name="first")) == 'queues[1].name: "first" is there twice'
     assert error({"users": {"": {}}}).startswith("users: expected a name")
     assert error({"users": {"a\nb": {}}}).startswith(r'users: "a\nb" holds')
+
+
+def test_tls_of_listeners():
+    def tls_error(**fields):
+        return error({"listeners": [{}, {"tls": fields}]})
+
+    assert tls_error() == "listeners[1].tls.certificate: missing"
+    assert tls_error(certificate="a") == "listeners[1].tls.key: missing"
+    assert tls_error(certificate="a", key=5) == "listeners[1].tls.key: expected a string, got 5"
+    assert tls_error(certificate="a", key="b", ca="c") == 'listeners[1].tls: unknown key "ca"'
+    assert error({"listeners": [{"tls": True}]}) == (
+        "listeners[0].tls: expected an object, got true"
+    )
+    assert error({"listeners": [{"tls": None}]}).startswith("listeners[0].tls: expected an obj")
+
+
+def test_tls_of_listeners_is_not_for_boards():
+    settings = load({"listeners": [{}, {"tls": {"certificate": "a", "key": "b"}}]})
+    line = "listeners[1].tls: a board has no memory for it"
+    try:
+        check_room(settings, complete({"heap": 60000000}))
+    except ConfigError as refused:
+        assert str(refused) == line
+    else:
+        raise AssertionError("not refused")
 
 
 def test_anonymous_is_one_of_the_users_or_nobody():

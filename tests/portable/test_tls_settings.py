@@ -9,6 +9,13 @@ from amqp_lite.errors import ConfigError
 from amqp_lite.net.certificate import Certificate, certificates, private_key
 from amqp_lite.net.tls import Tls, utc
 
+# Of a small broker.
+LIMITS = {
+    "connections": 1, "unauthenticated": 1, "channels": 1, "receive_buffer": 1024,
+    "send_buffer": 2048, "frame_max": 8192, "exchanges": 8, "queues": 4, "bindings": 4,
+    "consumers": 4, "messages": 8, "deliveries": 8, "block_size": 128, "blocks": 64,
+    "message_max": 2048, "routes": 4,
+}  # fmt: skip
 # By `openssl req -x509`, for broker.example, *.example.com and two addresses, and its key.
 CERTIFICATE = b"""\
 -----BEGIN CERTIFICATE-----
@@ -240,6 +247,25 @@ def test_trusting_everybody_is_warned_of():
     assert made.warning == (
         "dangerously_accept_any_certificate is set: "
         "whoever answers is believed and gets the password"
+    )
+
+
+def test_the_certificate_of_a_listener():
+    """Refused in one line where it cannot be used; on CPython tests/interop uses good ones."""
+    from amqp_lite import Node
+
+    with Files(cert=CERTIFICATE, key=OTHER_KEY) as files:
+        tls = {"certificate": files.path("cert"), "key": files.path("key")}
+        try:
+            Node({"listeners": [{"port": 0, "tls": tls}], "limits": LIMITS})
+        except ConfigError as refused:
+            line = str(refused).replace(files.folder, "FOLDER")
+        else:
+            raise AssertionError("not refused")
+    assert line == (
+        "listeners[0].tls: not on MicroPython"
+        if MICROPYTHON
+        else "listeners[0].tls.key: FOLDER/key is not the key of FOLDER/cert"
     )
 
 

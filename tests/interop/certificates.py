@@ -8,6 +8,8 @@
     self-signed.pem                 by itself
     client.pem, client-rsa.pem      client certificates by the first; EC and RSA
     client-chain.pem                by an authority that the first one made
+    member.pem, member-chain.pem    client certificates with the common name gateway-7
+    nobody.pem, stranger-member.pem with that of nobody, and by the second authority
     client-encrypted.pem            the key of client.pem behind a password
 
 Each of them with -key.pem, -cert.der and -key.der.
@@ -52,6 +54,13 @@ class Certificates:
         self._issue("client", ca.issue_cert("edge-1"))
         self._issue("client-rsa", ca.issue_cert("edge-1", key_type=rsa))
         self._issue("client-chain", ca.create_child_ca().issue_cert("edge-1"))
+        for name, signer, common_name in (
+            ("member", ca, "gateway-7"),
+            ("member-chain", ca.create_child_ca(), "gateway-7"),
+            ("nobody", ca, "nobody"),
+            ("stranger-member", other, "gateway-7"),
+        ):
+            self._issue(name, signer.issue_cert("gateway-7", common_name=common_name))
         self._sign_self()
         key = serialization.load_pem_private_key(self._read("client-key.pem"), None)
         self._write("client-encrypted.pem", key.private_bytes(
