@@ -124,7 +124,7 @@ def test_attaches_with_fields_that_cannot_be():
         (("l", uint(0), True, None, Typed(0x50, 2), SOURCE, TARGET), "link amqp:invalid-field"),
         (("l", uint(0), True, Typed(0x50, 255), Typed(0x50, 255), SOURCE, TARGET),
          "link amqp:invalid-field"),
-        (("l", uint(0), True), "link amqp:invalid-field"),  # no source
+        (("l", uint(0), True), "link amqp:not-found"),  # no source: which it had is asked
         (("l", uint(0), False, None, None, SOURCE, None, None, None, uint(0)),
          "link amqp:invalid-field"),
         (("l", uint(0), True, None, None, TARGET, TARGET), "link amqp:invalid-field"),
