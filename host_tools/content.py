@@ -9,10 +9,11 @@ import struct
 from amqp_lite.broker.broker import Broker
 from amqp_lite.broker.durable import Chain, Durable
 from amqp_lite.compat import is_blank, u16, u32
+from amqp_lite.convert import find_body, to_v091
 from amqp_lite.limits import complete
 from amqp_lite.log import log
 from amqp_lite.store.recovery import Recovery
-from amqp_lite.store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TYPE, Ring
+from amqp_lite.store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TAG, TYPE, Ring
 from amqp_lite.store.sectors import HEADER, MAX_ORDER, SLOT
 from amqp_lite.v091.codec import match_headers, read_table, write_table
 from amqp_lite.v091.properties import read_properties
@@ -60,7 +61,8 @@ class Message:
             at = 10
         self.exchange, at = _short(octets, at)
         self.routing_key, at = _short(octets, at)
-        self.properties = read_properties(octets, at)
+        self.octets = octets[at:]  # properties of 0-9-1, or sections of 1.0
+        self.is_v10 = ring.kind & TAG
         self.in_parts = ring.kind & CHAIN
         self.body_size = ring.chain_size if self.in_parts else ring.size - self.body_at
 
@@ -306,11 +308,38 @@ class Content:
         queue = self.broker.numbered(number)
         return None if queue is None else queue.name
 
+    def properties(self, message):
+        """Those of *message*, which was parsed last, as 0-9-1 has them; another record is then."""
+        octets = message.octets
+        if message.is_v10:
+            octets = to_v091(octets, self._span(message) is None)
+        return read_properties(octets, 0)
+
     def body(self, message):
         """The pieces of the body of *message*, which was parsed last; another record is then.
 
-        All but the last one have a multiple of 3 octets, at most _PIECE.
+        As 0-9-1 has it. All but the last one have a multiple of 3 octets, at most _PIECE.
         """
+        span = None
+        if message.is_v10:
+            sector, slot = self.ring.sector, self.ring.slot
+            span = self._span(message)
+            self.ring.parse(sector, slot)
+        return self._stored(message) if span is None else _cut(self._stored(message), *span)
+
+    def _span(self, message):
+        """See find_body() of convert.py."""
+        ring = self.ring
+        sector, slot = ring.sector, ring.slot
+
+        def read(i, n):
+            ring.parse(sector, slot)
+            return b"".join(_cut(self._stored(message), i, n))
+
+        return find_body(read, message.body_size)
+
+    def _stored(self, message):
+        """The pieces of the body as it is stored."""
         ring = self.ring
         if not message.in_parts:
             at = message.body_at
@@ -332,6 +361,22 @@ class Content:
                 raise CommandError(OVERWRITTEN, 1)
             left -= n
             yield bytes(octets[:n])
+
+
+def _cut(pieces, start, size):
+    """*size* octets from *start* on, in pieces as body() has them."""
+    kept = b""
+    for piece in pieces:
+        part = piece[start : start + size]
+        start -= min(start, len(piece))
+        size -= len(part)
+        kept += part
+        n = len(kept) // 3 * 3 if size else len(kept)
+        if n:
+            yield kept[:n]
+        kept = kept[n:]
+        if not size:
+            return
 
 
 class _Cursor:

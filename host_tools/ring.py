@@ -302,6 +302,7 @@ def _export(content, sector, slot, wanted):
         for share in range(ring.shares)
         if ring.is_pending(sector, slot + share)
     ]
+    properties = content.properties(message)
     for number, tries in shares:
         name = content.name_of(number)
         if wanted is not None and name != wanted:
@@ -314,7 +315,7 @@ def _export(content, sector, slot, wanted):
             "tries": tries,
             "exchange": _plain(message.exchange),
             "routing_key": _plain(message.routing_key),
-            "properties": _plain(message.properties),
+            "properties": _plain(properties),
         }
         if message.born is not None:
             fields["born_ms"] = message.born * TICK_MS

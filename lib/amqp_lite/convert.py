@@ -227,7 +227,7 @@ def _id_text(buf, i):
 def _queue_of(buf, i):
     """The reply-to for the address at *i*: a queue's name, or the address when it is another."""
     at, n = octets_at(buf, i)
-    if at < 0 or bytes(buf[at : at + 8]) != b"/queues/":
+    if at < 0 or bytes(buf[at : at + 6]) != b"/queue":
         return _short_at(buf, i)
     try:
         name = parse_target(str(bytes(buf[at : at + n]), "utf-8")).queue
@@ -324,6 +324,8 @@ def find_body(read, size):
 
     read  function(position, n) that returns octets of the body; few are asked for
     """
+    if not size:
+        return 0, 0
     octets = read(0, min(size, SPAN_HEAD))
     code, at = _section(octets, 0)
     if code != DATA:

@@ -20,8 +20,11 @@ from amqp_lite.compat import crc32
 from amqp_lite.log import log
 from amqp_lite.store.device import RamFlash
 from amqp_lite.store.ring import BODY, MESSAGE, TYPE
+from clients10 import ask as exchange10
+from clients10 import sender, session
 from host_tools.main import main
 from stored import drain, publish
+from wire10 import message, transfer
 from world import World, tag_of
 
 # sectors, octets of a sector, of a page
@@ -199,6 +202,30 @@ def test_octets_of_all_kinds(ask):
     assert (third["body_encoding"], third["body"]) == ("string", "")
     text = ask("show")
     assert "k\\xfcche\\x1b[1m" in text and "\u001b" not in text and '{"a": 1}' in text
+
+
+def test_messages_of_amqp_1_0(ask):
+    world = World(flash=RamFlash(*GATEWAY), message_max=9000)
+    world.client().queue("q", durable=1)
+    peer = session(world)
+    sender(peer, "q")
+    long = bytes(range(256)) * 30
+    value = message(b"", durable=True)[:-5] + b"\0\x53\x77\xa1\x04text"
+    for k, whole in enumerate((message(b"21.5", durable=True, headers={"room": 1}), value)):
+        exchange10(peer, transfer(whole, k))
+    whole = message(long, durable=True)
+    for i in range(0, len(whole), 700):
+        more = i + 700 < len(whole) or None
+        exchange10(peer, transfer(whole[i : i + 700], None if i else 2, more=more))
+    dump(world, ask.path)
+    plain, encoded, large = ask.export()
+    assert plain["body"] == "21.5"
+    assert plain["properties"] == {"headers": {"room": 1}, "delivery_mode": 2}
+    assert base64.b64decode(encoded["body"]) == b"\0\x53\x77\xa1\x04text" or (
+        encoded["body"] == "\0Sw\xa1\x04text"
+    )
+    assert encoded["properties"]["type"] == "amqp-1.0"
+    assert base64.b64decode(large["body"]) == long
 
 
 def test_a_message_for_many_queues(ask):

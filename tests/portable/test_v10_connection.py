@@ -29,9 +29,11 @@ def test_a_connection_from_header_to_close():
     assert ask(peer, wire10.init()) == [["sasl-outcome", 0, [0]]]
     assert ask(peer, HEADER) == [HEADER]
     assert peer.engine.user is None
-    assert ask(peer, wire10.open_connection(idle=4000)) == [
-        ["open", 0, ["edge-1", None, 8192, 7, 30000]]
-    ]
+    opened = ask(peer, wire10.open_connection(idle=4000))
+    assert opened[0][:2] == ["open", 0]
+    assert opened[0][2][:5] == ["edge-1", None, 8192, 7, 30000]
+    assert opened[0][2][7] == Symbol("ANONYMOUS-RELAY")
+    assert opened[0][2][9][Symbol("queue-prefix")] == "/queue/"
     assert peer.engine.user.name == b"guest" and peer.engine.name == "127.0.0.1 (client)"
     assert ask(peer, wire10.begin(3, window=50)) == [
         ["begin", 3, [3, 0, 2048, 0x3FFFFFFF, 15]]

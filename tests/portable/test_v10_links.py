@@ -74,6 +74,21 @@ def test_attaches_that_are_refused():
         peer.vanish()
 
 
+def test_a_message_without_a_body():
+    world = World()
+    old = world.client()
+    old.queue("q")
+    peer = session(world)
+    sender(peer, "q")
+    payload = message(b"", subject="s")[:-5]
+    assert outcomes(ask(peer, transfer(payload) + transfer(b"", 1))) == [
+        (1, 1, True, REJECTED), (0, 0, True, ACCEPTED),
+    ]  # fmt: skip
+    assert receiver(peer, "q", 1) == [(0, False, payload)]
+    ask(peer, wire10.disposition(0, state=RELEASED) + wire10.detach(1))
+    assert old.bodies(wire.get(1, "q")) == [b""]
+
+
 def test_many_messages_and_credit():
     world = World(deliveries=200, messages=120)
     world.client().queue("q")

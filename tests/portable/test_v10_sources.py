@@ -319,6 +319,17 @@ def test_a_dynamic_target():
     assert world.free() == free
 
 
+def test_a_temporary_topic():
+    world = World()
+    peer = session(world)
+    found = ask(peer, wire10.attach_sender("up", None, dynamic=True, capability="temporary-topic"))
+    address = found[0][2][6].value[0]
+    for handle in (1, 2):
+        ask(peer, wire10.attach_receiver("down%d" % handle, address, handle))
+    octets = wire10.credit(1, 1) + wire10.credit(2, 1) + transfer(message(b"1"))
+    assert bodies(deliveries(ask(peer, octets))) == [b"1", b"1"]
+
+
 def test_plain_addresses_make_queues_where_that_is_on():
     world = World(auto_declare=1)
     peer = session(world)

@@ -3,6 +3,7 @@
 Its face is that of engine.py.
 """
 
+from .. import __version__
 from ..broker.queue import text
 from ..compat import const, ticks_diff
 from ..engine import Engine
@@ -60,6 +61,13 @@ _HOSTNAME = const(1)
 _MAX_FRAME = const(2)
 _CHANNEL_MAX = const(3)
 _IDLE = const(4)
+
+
+# The prefixes are what Qpid JMS puts before the names of its queues and topics.
+_PROPERTIES = {
+    Symbol("product"): "amqp_lite", Symbol("version"): __version__, Symbol("platform"): "Python",
+    Symbol("queue-prefix"): "/queue/", Symbol("topic-prefix"): "/topic/",
+}  # fmt: skip
 
 
 class Connection(FrameReader):
@@ -288,7 +296,8 @@ class Connection(FrameReader):
             0,
             described(
                 OPEN, self.container, None, uint(self._offer_frame),
-                Typed(0x60, self._channel_max), idle,
+                Typed(0x60, self._channel_max), idle, None, None, Symbol("ANONYMOUS-RELAY"), None,
+                _PROPERTIES,
             ),
         )  # fmt: skip
 

@@ -5,6 +5,9 @@ more than it gave us (AMQP 1.0 §2.6.7). A message is stored as it came: the sec
 body but the delivery-annotations, then its body (see sections.py).
 """
 
+from binascii import hexlify
+from os import urandom
+
 from ..access import CONFIGURE, READ, WRITE
 from ..broker.broker import GENERATED, is_for_answers
 from ..broker.message import AMQP10, PERSISTENT
@@ -67,7 +70,6 @@ _FLOW_COUNT, _FLOW_CREDIT, _FLOW_DRAIN, _FLOW_ECHO = const(5), const(6), const(8
 _ID, _DELIVERY_TAG, _SETTLED, _MORE, _ABORTED = const(1), const(2), const(4), const(5), const(9)
 
 _RELEASED = b"\x00\x53\x26\x45"
-_TOPIC = Symbol("topic")
 ABORTED_BY_PEER = AMQPError("aborted")
 
 
@@ -164,12 +166,9 @@ class Link:
     def as_topic(self, terminus, where):
         """*where*, but for JMS's topics: a plain name is a key of amq.topic then."""
         k = _CAPABILITIES if self.to_peer else _TARGET_CAPABILITIES
-        if where.kind != PLAIN or not terminus.has(k):
+        if where.kind != PLAIN or where.exchange in self.connection.broker.exchanges:
             return where
-        found = read_value(terminus.buf, terminus.at[k])[0]
-        if where.exchange in self.connection.broker.exchanges or not (
-            found == _TOPIC or isinstance(found, list) and _TOPIC in found
-        ):
+        if not _has_capability(terminus, k, "topic"):
             return where
         return Address(EXCHANGE, b"amq.topic", where.queue, None)
 
@@ -220,6 +219,14 @@ class Link:
         self.session.send(described(DETACH, uint(self.handle), True, error_value(error)))
 
 
+def _has_capability(terminus, k, name):
+    """Whether the symbol *name* is field *k*, or one of those in it."""
+    if not terminus.has(k):
+        return False
+    found = read_value(terminus.buf, terminus.at[k])[0]
+    return Symbol(name) in (found if isinstance(found, list) else [found])
+
+
 def _value(fields, k):
     return read_value(fields.buf, fields.at[k], True)[0] if fields.has(k) else None
 
@@ -264,18 +271,25 @@ class Incoming(Link):
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
             return
-        if terminus.boolean(_DYNAMIC):
-            self._queue = self.dynamic_queue(terminus, False)
-            address = queue_address(self._queue.name)
+        made = terminus.boolean(_DYNAMIC)
+        if made:
+            address = self._make_node(terminus)
         where = parse_target(address)
         if where.kind != ANONYMOUS:
             self._head, self._exchange = self._place(self.as_topic(terminus, where))
         source = self._echo(fields, _SOURCE, SOURCE)
         target = self._echo(fields, _TARGET, TARGET)
-        if self._queue is not None:
+        if made:
             target.value[0] = address
         self._answer(fields, source, target, None)
         self._grant()
+
+    def _make_node(self, terminus):
+        """The address of a dynamic *terminus*: a key of amq.topic is as good as a topic."""
+        if _has_capability(terminus, _TARGET_CAPABILITIES, "temporary-topic"):
+            return "/topic/" + str(GENERATED + hexlify(urandom(9)), "utf-8")
+        self._queue = self.dynamic_queue(terminus, False)
+        return queue_address(self._queue.name)
 
     def _place(self, where):
         """(head, exchange) of an Address: one of them is None. Raises NotFound, AccessRefused."""
@@ -352,7 +366,7 @@ class Incoming(Link):
         broker = self.connection.broker
         sections = self.connection.sections
         try:
-            sections.scan(buf, i, end)
+            sections.scan(buf, i, end, not more and not fields.boolean(_MORE))
         except Incomplete:
             raise ResourceLimitExceeded("the sections before the body are too long")
         self._check_user(sections, buf)
@@ -492,7 +506,8 @@ class Incoming(Link):
         message = self.message
         if message is not None:
             try:
-                self._body.end()
+                if message.body:
+                    self._body.end()
             except SyntaxFailure as error:
                 self._abandon()
                 self._refused = error

@@ -74,15 +74,21 @@ class Sections:
         self.ttl_ms = -1
         self.to = self.subject = self.reply_to = self.user_id = -1
 
-    def scan(self, buf, i, end):
+    def scan(self, buf, i, end, whole=False):
         """Check and note the sections in buf[i:end], which the message begins with.
 
         Raises SyntaxFailure when they cannot be read, InvalidField for a field of another type,
         Incomplete when they may go on behind *end*.
+
+        whole  nothing comes behind *end*: the message may do without a body, as that of some
+               clients does
         """
         self._forget()
         before = 0
         while True:
+            if whole and i == end and self.count:
+                self.body = i
+                return
             code = section_at(buf, i, end)
             if not code:
                 raise Incomplete
