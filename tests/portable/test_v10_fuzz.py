@@ -330,6 +330,7 @@ class Visitor(Peer):
         """What came is whole frames, none larger than was agreed."""
         octets = self.inbox
         assert b"out of memory" not in octets
+        assert len(self.engine.output.later) < 120, "more answers wait than it may cause"
         most = max(512, self.engine.output.frame_max)
         i = 0
         while len(octets) - i >= 8:
