@@ -7,6 +7,8 @@ from clients10 import ask, deliveries, names, outcomes, session
 from wire10 import message
 from world import World
 
+_EMPTY = b"\0\0\0\x08\2\0\0\0"
+
 
 class Loop:
     """Two links of one session, through which messages go around: on handles *first* and next."""
@@ -50,6 +52,14 @@ class Arena10:
         self.world.client().queue("q")
         self.neighbour = Loop(session(self.world))
         self.before = self.world.free()
+
+    def wait(self, ms, *peers):
+        """Let time pass, and the neighbour and *peers* say that they live."""
+        while ms > 0:
+            self.world.wait(min(ms, 10000))
+            ms -= 10000
+            for peer in (self.neighbour.peer,) + peers:
+                peer.send(_EMPTY)
 
     def peer(self, **options):
         """A peer with sessions on channels 0 and 1, and a loop on each."""

@@ -1,5 +1,7 @@
 """AMQP 1.0 links and sessions at their limits: handles, names, credit, windows, flows, storms."""
 
+import struct
+
 import wire
 import wire10
 from amqp_lite.v10 import performatives as performative
@@ -13,7 +15,7 @@ from amqp_lite.v10.performatives import (
     frame,
     uint,
 )
-from amqp_lite.v10.values import Described, Symbol, Typed
+from amqp_lite.v10.values import Described, Symbol, Typed, write_value
 from arena10 import Arena10
 from clients10 import ask, deliveries, names, outcomes, receiver, sender, session
 from wire10 import message, transfer
@@ -88,29 +90,32 @@ def test_a_link_of_the_same_name_takes_over():
             arena.leave(peer)
 
 
+def attach_unsettled(entries, incomplete, claimed=None):
+    """The attach of a sender with so many entries, tag -> null, in `unsettled`."""
+    octets = b"\xd1" + struct.pack(">II", 4 + 3 * entries, 2 * entries) + b"\xa0\0\x40" * entries
+    octets = (
+        b"\xa1\1l\x43\x42\x40\x40" + write_value(SOURCE) + write_value(TARGET) + octets
+        + (b"\x41" if incomplete else b"\x42") + b"\x43"
+    )  # fmt: skip
+    body = b"\0\x53\x12\xd0" + struct.pack(">II", 4 + len(octets), 10) + octets
+    return struct.pack(">IBBH", claimed or 8 + len(body), 2, AMQP, 0) + body
+
+
 def test_unsettled_maps():
     """Nothing is resumed here: they are passed over, and the answer has none."""
-    arena = Arena10(receive_buffer=40000, send_buffer=60000, frame_max=40000)
-    for entries, answer in (
-        (0, None),
-        (1, None),
-        (900, None),
-        (3000, "connection amqp:decode-error"),
-    ):
-        unsettled = {b"tag%d" % k: None for k in range(entries)}
-        for incomplete in (None, True):
-            octets = attach(
-                "l", uint(0), False, None, None, SOURCE, TARGET, unsettled, incomplete, uint(0)
-            )
-            assert arena.answers(octets) == answer, entries
+    arena = Arena10(receive_buffer=8000, send_buffer=9000)
+    decode = "connection amqp:decode-error"
+    for entries, answer in ((0, None), (1, None), (1000, None), (1200, decode), (2000, decode)):
+        for incomplete in (False, True):
+            assert arena.answers(attach_unsettled(entries, incomplete)) == answer, entries
             if answer is None:
                 assert names(arena.found) == ["attach", "flow"]
                 assert arena.found[0][2][7:9] == [None, None]
-    octets = attach("l", uint(0), False, None, None, SOURCE, TARGET,
-                    {b"t%d" % k: 1 for k in range(10000)}, True, uint(0))  # fmt: skip
-    assert arena.answers(octets).startswith("connection amqp:")
+    # Where the receive buffer is smaller than the map, or than ten thousand entries.
     arena = Arena10()
-    assert len(octets) > 8192
+    octets = attach_unsettled(400, True)
+    assert arena.answers(octets) == "connection amqp:resource-limit-exceeded"
+    octets = attach_unsettled(400, True, 60000)
     assert arena.answers(octets) == "connection amqp:connection:framing-error"
 
 
@@ -344,7 +349,7 @@ def test_a_storm_of_dynamic_nodes_where_a_table_is_full():
         for k in range(4 if "queues" in numbers and "bindings" not in numbers else 0):
             other.send(wire.declare_queue(1, "full%d" % k, exclusive=1))
         before = arena.world.free()
-        for rounds in range(3):
+        for _ in range(3):
             taken = []
             for handle in range(7):
                 octets = wire10.attach_receiver(
