@@ -40,9 +40,9 @@ _CONFIG = "/config.json"
 _OLD_CONFIG = "/config.old.json"
 _APP = "/app.py"
 _RING = "/ring"
-# Modules and folders of them that no board ever loads; those of AMQP 1.0: before it is served.
+# Modules that no board ever loads, and what Python leaves beside them.
 _ELSEWHERE = (
-    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "convert.py", "v10",
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py", "servicebus.py",
     "__pycache__",
 )  # fmt: skip
 _USERS = {_BOOT: "/boot.old.py", _MAIN: "/main.old.py"}  # before the first deployment

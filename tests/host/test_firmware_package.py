@@ -20,8 +20,10 @@ from amqp_lite import __version__
 from host_tools.micropython import find_micropython
 
 PACKAGE = ROOT / "firmware" / "package.json"
-ONLY_CPYTHON = {"compat_cpython.py", "compat_tls_cpython.py", "tls_server.py"}
-NOT_YET = {"v10", "convert.py"}  # AMQP 1.0 is not served yet
+# Of CPython, and of gateways.
+ELSEWHERE = {
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py", "servicebus.py",
+}  # fmt: skip
 
 
 def wanted():
@@ -32,9 +34,7 @@ def wanted():
         (ROOT / "board", {".py", ".json"}),
     ):
         for path in sorted(folder.rglob("*")):
-            if path.suffix not in kinds or NOT_YET & set(path.parts):
-                continue
-            if path.name not in ONLY_CPYTHON:
+            if path.suffix in kinds and path.name not in ELSEWHERE:
                 target = path.relative_to(folder.parent).as_posix()
                 urls.append([target, "../" + path.relative_to(ROOT).as_posix()])
     return {"urls": urls, "deps": [], "version": __version__}

@@ -152,8 +152,6 @@ def test_messages_that_are_none():
     for octets in (
         b"",  # no section
         FOOTER,
-        HEADER,
-        HEADER + PROPERTIES,
         PROPERTIES + HEADER + DATA,  # in another order
         section(0x74, {}) + PROPERTIES + DATA,
         HEADER + HEADER + DATA,

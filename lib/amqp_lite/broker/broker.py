@@ -536,6 +536,15 @@ class Broker:
             and self.entries.free - self.promised > self.entries.size >> 1
         )
 
+    def has_room(self):
+        """Whether there is memory for one message more."""
+        pool = self.pool
+        return (
+            pool.available > pool.spare
+            and pool.messages.free > pool.spare_messages
+            and self.has_entries(1)
+        )
+
     # --- publishing ---
 
     def publish(self, message, route, stamp):

@@ -55,7 +55,7 @@ from .sections import Body, Incomplete, section_at
 from .values import Symbol, Typed, read_value
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
-_CREDIT = const(32)  # messages a peer may have under way to us, on one link
+CREDIT = const(32)  # messages a peer may have under way to us, on one link
 _GROWTH = const(2)  # times the octets of 0-9-1 properties, at most, are more as sections
 _TAG = const(32)  # octets, AMQP 1.0 §2.8.7
 _ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
@@ -251,6 +251,7 @@ class Incoming(Link):
         self.count_top = 0
         self.credit = 0
         self.owed = False  # it was not told yet
+        self.short = False  # there was no memory for more
         self._amid = False  # between the first and the last transfer of a delivery
         self._id = 0  # delivery-id of it, lower 30 bits
         self._id_top = 0
@@ -303,8 +304,23 @@ class Incoming(Link):
         return shortstr(exchange.name) + shortstr(where.key), None
 
     def _grant(self):
-        self.credit = _CREDIT
-        self.session.grant(self)
+        """Give as much credit as there is memory for, when it is more than the peer has."""
+        room = self._room()
+        self.short = room < CREDIT
+        if room > self.credit:
+            self.credit = room
+            self.session.grant(self)
+
+    def _room(self):
+        broker = self.connection.broker
+        return CREDIT if broker.is_roomy() else 1 if broker.has_room() else 0
+
+    def pump(self):
+        """Tell the credit that is owed; give more once there is memory again."""
+        if self.short and self.credit <= CREDIT // 2:
+            self._grant()
+        if self.owed:
+            self.session.grant(self)
 
     # --- transfers ---
 
@@ -497,7 +513,7 @@ class Incoming(Link):
         state = self._publish()
         if not self._settled:
             self.session.settle(self._id, self._id_top, state)
-        if self.credit <= _CREDIT // 2:
+        if self.credit <= CREDIT // 2:
             self._grant()
 
     def _publish(self):

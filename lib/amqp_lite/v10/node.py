@@ -17,7 +17,7 @@ from ..errors import (
     SyntaxFailure,
 )
 from .codec import check_value
-from .link import ABORTED_BY_PEER, Incoming, Outgoing
+from .link import ABORTED_BY_PEER, CREDIT, Incoming, Outgoing
 from .performatives import (
     ACCEPTED,
     PROPERTIES,
@@ -152,6 +152,9 @@ class Requests(Incoming):
     def attach(self, fields):
         _answer_attach(self, fields, None, self._most)
         self._grant()
+
+    def _room(self):
+        return CREDIT  # its messages take nothing of the pool
 
     # --- a request as it comes, a bytearray in `message` ---
 

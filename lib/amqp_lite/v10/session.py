@@ -135,12 +135,8 @@ class Session:
             self._tell_accepted()
         for handle in self.links:
             link = self.links[handle]
-            if link.closing:
-                continue
-            if link.to_peer:
+            if not link.closing:
                 link.pump()
-            elif link.owed:
-                self.grant(link)
         if self._owed:
             self._owed = False
             self.flow()
