@@ -6,8 +6,18 @@ Each is a list of octets, a frame each, so that frames can be moved about.
 import wire10
 from amqp_lite.v10 import performatives as performative
 from amqp_lite.v10.frames import AMQP
-from amqp_lite.v10.performatives import frame, uint
+from amqp_lite.v10.performatives import described, described_value, frame, uint
+from amqp_lite.v10.values import Described, Symbol, Typed, write_value
 from wire10 import HEADER, message, transfer
+
+KEY = Symbol("apache.org:legacy-amqp-topic-binding:string")
+TABLE = Symbol("apache.org:legacy-amqp-headers-binding:map")
+SELECTOR = Symbol("apache.org:selector-filter:string")
+
+
+def filters(descriptor, value):
+    return {Symbol("f"): Described(descriptor, value)}
+
 
 LOGIN = [wire10.init(), HEADER, wire10.open_connection(idle=30000), wire10.begin()]
 END = [wire10.end(), wire10.close()]
@@ -99,4 +109,55 @@ LARGE = LOGIN[:2] + [wire10.open_connection(frame_max=512), wire10.begin(window=
     wire10.disposition(0, 9),
 ] + END  # fmt: skip
 
-ALL = (SENDER, BOTH, PLACES, LARGE)
+_TARGETS = ("/exchanges/amq.topic/a.b", "/queues/q", "/exchanges/amq.headers")
+SOURCES = LOGIN[:2] + [wire10.open_connection("box"), wire10.begin()] + [
+    wire10.attach_sender("up", None),
+    wire10.attach_receiver("sub", "/exchange/amq.topic/a.*", 1, durable=2, expiry="never"),
+    wire10.attach_receiver("key", "amq.topic", 2, filter=filters(KEY, "a.#")),
+    wire10.attach_receiver("table", "amq.headers", 3, filter=filters(TABLE, {"k": 1, "l": "x"})),
+    wire10.attach_receiver("picks", "/queue/q", 4, filter=filters(SELECTOR, "l LIKE 'x%'")),
+    wire10.attach_receiver("looks", "/queue/q", 5, mode="copy"),
+    wire10.attach_receiver("else", "/queue/q", 6, default=described_value(0x27, True)),
+    wire10.attach_receiver("topic", "b", 7, capability="topic", timeout=5),
+] + [wire10.credit(k, 3) for k in range(1, 8)] + [
+    transfer(message(b"m", durable=True, headers={"k": 1, "l": "xyz"}, to=_TARGETS[k % 3]), k)
+    for k in range(9)
+] + [
+    wire10.disposition(0, 3, None),
+    wire10.disposition(4, 5, performative.MODIFIED, True, 0, True),
+    wire10.detach(1, closed=False),
+    wire10.attach_receiver("sub", "/exchange/amq.topic/a.*", 1, durable=2, expiry="never"),
+    wire10.credit(5, 3, 3, drain=True),
+    wire10.credit(4, 3, 3, drain=True),
+    wire10.detach(4),
+    wire10.detach(1, closed=False),
+    wire10.attach_receiver("sub", wire10.NO_SOURCE, 1),
+    wire10.detach(1),
+] + END  # fmt: skip
+
+
+def request(number, method, path, body=None):
+    octets = described(performative.PROPERTIES, number, None, path, method, "$me")
+    return transfer(
+        octets + write_value(Described(Typed(0x53, 0x77), body)), number, 0, settled=True
+    )
+
+
+_BINDING = {"source": "e", "destination_queue": "q", "binding_key": "k", "arguments": {"a": 1}}
+MANAGEMENT = LOGIN + [
+    wire10.attach_sender("m", "/management", 0, settle=1),
+    wire10.attach_receiver("m", "/management", 1, settle=1),
+    wire10.credit(1, 100),
+    request(0, "PUT", "/queues/q", {"durable": True, "arguments": {"x-max-length": 5}}),
+    request(1, "PUT", "/exchanges/e", {"type": "headers", "durable": True}),
+    request(2, "POST", "/bindings", _BINDING),
+    request(3, "GET", "/bindings?src=e&dstq=q&key=k"),
+    request(4, "GET", "/queues/q"),
+    request(5, "DELETE", "/queues/q/messages"),
+    request(6, "PUT", "/queues/q", {"exclusive": True, "auto_delete": 5}),
+    request(7, "DELETE", "/exchanges/e"),
+    request(8, "DELETE", "/queues/q"),
+    request(9, "PATCH", "/nothing"),
+] + END  # fmt: skip
+
+ALL = (SENDER, BOTH, PLACES, LARGE, SOURCES, MANAGEMENT)

@@ -35,9 +35,7 @@ def test_a_connection_from_header_to_close():
     assert opened[0][2][7] == Symbol("ANONYMOUS-RELAY")
     assert opened[0][2][9][Symbol("queue-prefix")] == "/queue/"
     assert peer.engine.user.name == b"guest" and peer.engine.name == "127.0.0.1 (client)"
-    assert ask(peer, wire10.begin(3, window=50)) == [
-        ["begin", 3, [3, 0, 2048, 0x3FFFFFFF, 15]]
-    ]
+    assert ask(peer, wire10.begin(3, window=50)) == [["begin", 3, [3, 0, 2048, 0x3FFFFFFF, 15]]]
     assert ask(peer, wire10.end(3)) == [["end", 3, []]]
     assert ask(peer, wire10.close()) == [["close", 0, []]]
     assert peer.gone and peer not in world.peers
@@ -135,8 +133,13 @@ def test_opens_that_cannot_be():
         (wire10.close(), "amqp:not-allowed"),
         (frame(AMQP, 0, described(performative.OPEN)), "amqp:invalid-field"),
         (frame(AMQP, 0, described(performative.OPEN, 5)), "amqp:invalid-field"),
-        (wire10.open_connection()[:3] + bytes((wire10.open_connection()[3] + 1,))
-         + wire10.open_connection()[4:] + b"x", "amqp:connection:framing-error"),
+        (
+            wire10.open_connection()[:3]
+            + bytes((wire10.open_connection()[3] + 1,))
+            + wire10.open_connection()[4:]
+            + b"x",
+            "amqp:connection:framing-error",
+        ),
         (frame(AMQP, 0, b"\0\x53\x19\x45"), "amqp:decode-error"),
         (frame(AMQP, 0, b"\0\0\x53\x10\x45\x45"), "amqp:decode-error"),
         (frame(AMQP, 0, described(performative.OPEN, "x" * 600)), "amqp:connection:framing-error"),
@@ -193,9 +196,7 @@ def test_flows_of_a_session():
     fields = (uint(0), uint(5), uint(0xFFFFFFFE), uint(5))
     assert ask(peer, wire10.flow(1, *fields)) == []
     echo = fields + (None,) * 5 + (True,)
-    assert ask(peer, wire10.flow(1, *echo)) == [
-        ["flow", 1, [0xFFFFFFFE, 2048, 0, 0x3FFFFFFF]]
-    ]
+    assert ask(peer, wire10.flow(1, *echo)) == [["flow", 1, [0xFFFFFFFE, 2048, 0, 0x3FFFFFFF]]]
     session = peer.engine.sessions[1]
     for _ in range(5):
         assert session.may_send()

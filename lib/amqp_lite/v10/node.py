@@ -176,6 +176,7 @@ class Requests(Incoming):
 
     def on_payload(self, buf, i, n):
         if self.message is not None:
+            self.progress = self.connection.broker.now
             copy(self.message, self._filled, buf, i, n)
             self._filled += n
 
