@@ -21,14 +21,14 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broker(certificates, tmp_path_factory):
-    """A certificate's name is edge-1; the nameless are "nobody"."""
+    """A certificate's name is gateway-7; the nameless are "nobody"."""
     tls = {key: certificates.path(name) for key, name in (
         ("certificate", "good.pem"), ("key", "good-key.pem"), ("client_ca", "ca.pem"),
     )}  # fmt: skip
     password_hash = "c2FsdL7ekDhtRQzqi3e4IviIcGXk5avxMsL53M/Mf71Mul41"  # of "secret"
     users = {
         "all": {"configure": ["*"], "write": ["*"], "read": ["*"]},
-        "edge-1": {"write": ["readings"]},
+        "gateway-7": {"write": ["readings"]},
         "nobody": {"read": ["readings"]},
     }
     settings = {
@@ -37,7 +37,7 @@ def broker(certificates, tmp_path_factory):
         "queues": [{"name": "readings"}],
         "listeners": [{"port": 0, "tls": tls}],
     }
-    settings["users"]["edge-1"]["password_hash"] = None
+    settings["users"]["gateway-7"]["password_hash"] = None
     running = interop_broker.start_configured(tmp_path_factory.mktemp("login"), settings)
     yield running
     running.stop()
@@ -75,7 +75,7 @@ def refused(make, address):
 
 
 def test_a_certificate_is_who_one_is(log_in):
-    edge = log_in("EXTERNAL", "client")
+    edge = log_in("EXTERNAL", "member")
     edge.create_sender(READINGS).send(Message(body="from a certificate"))
     assert refused(edge.create_receiver, READINGS)
     assert receive(log_in("PLAIN", user="all", password="secret")) == "from a certificate"
@@ -88,12 +88,12 @@ def test_without_a_certificate_there_is_no_external(log_in):
 
 def test_the_certificate_of_a_stranger_is_none(log_in):
     with pytest.raises(ConnectionException):
-        log_in("EXTERNAL", "stranger")
+        log_in("EXTERNAL", "stranger-member")
 
 
 def test_nobody_has_the_password_of_a_user_without_one(log_in):
     with pytest.raises(ConnectionException) as caught:
-        log_in("PLAIN", user="edge-1", password="")
+        log_in("PLAIN", user="gateway-7", password="")
     assert "amqp:unauthorized-access" in str(caught.value)
 
 
