@@ -38,6 +38,21 @@ def broker(request, tmp_path_factory):
     running.stop()
 
 
+@pytest.fixture(scope="session", params=interop_broker.RUNTIMES)
+def v10_broker(request, tmp_path_factory):
+    """One that has memory for the code of AMQP 1.0 as well; `broker` of the files that test it."""
+    directory = tmp_path_factory.mktemp("v10-" + request.param)
+    if request.param == "external":
+        running = interop_broker.external()
+    elif request.param == "cpython":
+        running = interop_broker.start_cpython(directory)
+    else:
+        heap = interop_broker.BOTH_PROTOCOLS_HEAP
+        running = interop_broker.start_micropython(directory, _micropython(), heap)
+    yield running
+    running.stop()
+
+
 @pytest.fixture(scope="session")
 def tight_broker(broker, tmp_path_factory):
     """The broker with a Pico W's tables: small enough to be filled by a test."""
@@ -167,6 +182,26 @@ def connect(parameters, fresh):
 def channel(connect):
     """A channel of pika's BlockingConnection."""
     return connect().channel()
+
+
+@pytest.fixture
+def link_up(fresh):
+    """Opens blocking connections of proton to a broker, closed when the test ends."""
+    utils = client_library("proton.utils")
+    opened = []
+
+    def open_one(broker, **options):
+        url = "amqp://%s:%d" % (broker.host, broker.port)
+        options = dict({"url": url, "timeout": 5}, **options)
+        options.setdefault("user", broker.user)
+        options.setdefault("password", broker.password)
+        opened.append(utils.BlockingConnection(**options))
+        return opened[-1]
+
+    yield open_one
+    for connection in opened:
+        if not connection.disconnected and connection.conn is not None:
+            connection.close()
 
 
 @pytest.fixture(scope="session")

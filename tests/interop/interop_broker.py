@@ -23,6 +23,8 @@ RUNTIMES = ["external"] if EXTERNAL_URL else ["cpython", "micropython"]
 
 # The heap of a Pico W is 196 KB of 32-bit words; the unix build has words of twice that width.
 PICO_W_HEAP = "400k"
+# A board has its code in flash, the unix build in the heap: AMQP 1.0 is as much again.
+BOTH_PROTOCOLS_HEAP = "600k"
 # A Celery worker with its client holds more connections, channels and queues than a board has,
 # and describes each task in message headers of up to 2 KB.
 ROOMY_HEAP = "1600k"
@@ -132,6 +134,13 @@ def start_configured(directory, settings):
     broker = _start("cpython", command, directory, Limits.of_profile(profile("linux")))
     broker.ports = [int(port) for port in re.findall(r"listening on \S+:(\d+)", broker.output())]
     return broker
+
+
+def start_again(broker, directory):
+    """One more on the runtime of *broker*, with what was stored in *directory*."""
+    if broker.runtime == "cpython":
+        return start_cpython(directory)
+    return start_micropython(directory, find_micropython(), BOTH_PROTOCOLS_HEAP)
 
 
 def start_micropython(directory, micropython, heap=PICO_W_HEAP, changes=()):

@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import os
+import pathlib
+import subprocess
 import time
 
 import pytest
@@ -29,6 +31,63 @@ def wait_for(condition, what, seconds=5.0):
         if time.monotonic() > deadline:
             raise AssertionError("not within %g s: %s" % (seconds, what))
         time.sleep(0.01)
+
+
+class CaseProcess:
+    """A program that reads a case a line and answers it with lines, the last "passed" or "failed".
+
+    log  file for what it says besides
+    """
+
+    def __init__(self, command, log, **options):
+        self._command = command
+        self._options = options
+        self._log = log
+        self._busy = False
+        self._start()
+
+    def _start(self):
+        with open(self._log, "wb") as sink:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink,
+                **self._options,
+            )  # fmt: skip
+
+    def begin(self, line):
+        """Give it a case; when it is still with another, or gone, that is the end of it."""
+        if self._busy or self._process.poll() is not None:
+            self.stop()
+            self._start()
+        self._busy = True
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def end(self):
+        """What it answered to the case, when that has passed."""
+        lines = []
+        while not lines or lines[-1] not in ("passed\n", "failed\n", ""):
+            lines.append(self._process.stdout.readline().decode())
+        self._busy = False
+        if lines.pop() != "passed\n":
+            log = pathlib.Path(self._log).read_text(errors="replace")
+            raise AssertionError("".join(lines) + log[-4000:])
+        return "".join(lines)
+
+    def run(self, line):
+        self.begin(line)
+        return self.end()
+
+    def stop(self):
+        if self._busy:
+            self._process.kill()
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._busy = False
 
 
 # --- pika ---
