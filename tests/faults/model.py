@@ -215,6 +215,10 @@ class Visitor:
             )
         )
 
+    def settled(self, ring, share):
+        place = (ring.at_order, ring.at_slot)
+        self.seen = [entry for entry in self.seen if entry[:2] != (place, share)]
+
     def definition(self, ring):
         self.definitions.append(((ring.at_order, ring.at_slot), _payload(ring)))
 

@@ -165,6 +165,13 @@ class Durable(Definitions):
         if self._has_expiry():
             self._set_clock(u32(self._scratch, 2))
 
+    def settled(self, ring, share):
+        """A message that was counted is done with, by a transaction's commit record."""
+        queue = self._broker.numbered(ring.queue_of(share))
+        if queue is not None:
+            queue.backlog -= 1
+            queue.octets -= self.body_size()
+
     def forget_queue(self, queue):
         """Remove what consumers hold of *queue*, which nothing waits in, and its definition."""
         ring = self.ring
@@ -709,8 +716,9 @@ class Durable(Definitions):
         self._clock = self._clock + units & _CLOCK_MASK
 
     def _set_clock(self, clock):
-        """A time found in the ring; later ones are further back in the log."""
-        self._clock = self._clock_stored = clock & _CLOCK_MASK
+        """A time found in the ring; the latest is what counts."""
+        if not self._clock or (clock - self._clock & _CLOCK_MASK) <= _CLOCK_MASK >> 1:
+            self._clock = self._clock_stored = clock & _CLOCK_MASK
 
     def _store_clock(self):
         if self._append_definition(struct.pack(">BI", 0x43, self._clock)):
