@@ -18,6 +18,7 @@ from ..errors import (
     NotFound,
     NotImplementedHere,
     PreconditionFailed,
+    ResourceLimitExceeded,
     SyntaxFailure,
 )
 from .codec import check_text, shortstr
@@ -33,6 +34,7 @@ _BASIC_QOS_OK = const(0x003C000B)
 _BASIC_CONSUME_OK = const(0x003C0015)
 _BASIC_CANCEL = const(0x003C001E)
 _BASIC_CANCEL_OK = const(0x003C001F)
+_BASIC_PUBLISH = const(0x003C0028)
 _BASIC_DELIVER = const(0x003C003C)
 _BASIC_GET_OK = const(0x003C0047)
 _BASIC_GET_EMPTY = const(0x003C0048)
@@ -177,7 +179,10 @@ class Channel(ContentReader, Topology):
         connection = self.connection
         broker = connection.broker
         if self.transaction is not None:
-            self.transaction.publish(self._take(), self._mandatory)
+            try:
+                self.transaction.publish(self._take(), self._mandatory)
+            except ResourceLimitExceeded as error:
+                self.connection.on_error(error, self.number, _BASIC_PUBLISH)
             return
         message = self.message
         queues = self._publish()
