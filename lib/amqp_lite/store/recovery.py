@@ -336,11 +336,10 @@ class Recovery:
             return
         self._commits.append((first, place))
         for sector, at in self._parts(first, place):
-            if ring.is_open():
-                part = (ring.at_order, ring.at_slot)
-                if ring.is_needed():
-                    self._visit(sector, at)
-                ring.ack(part[0], part[1], COUNTS)
+            part = (ring.at_order, ring.at_slot)
+            if ring.is_open() and ring.is_needed():
+                self._visit(sector, at)
+            ring.ack(part[0], part[1], COUNTS)
         ring.mark()  # or those settled now might count no more
         for i in range(8, len(rows), 8):
             self._settle_share(u32(rows, i), u16(rows, i + 4), u16(rows, i + 6))
@@ -377,14 +376,14 @@ class Recovery:
         ring = self.ring
         if not ring.locate(order, slot) or share >= ring.shares:
             return
-        if not ring.is_pending(ring.sector, ring.slot + share):
-            return
         if ring.is_open() and not self._counts((order, slot)):
             return
         chain = (ring.chain_order, ring.chain_slot) if ring.kind & CHAIN else None
         if chain and chain in zip(self._chain_order, self._chain_slot):
             return  # the visitor did not get it
-        self.visitor.settled(ring, share)
+        if ring.is_pending(ring.sector, ring.slot + share):
+            self.visitor.settled(ring, share)
+        # Also what reads as done, see Ring.mark().
         ring.ack(order, slot, share)
         if chain:
             ring.mark()
