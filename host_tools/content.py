@@ -392,6 +392,9 @@ class _Count:
     def message(self, ring, share):
         pass
 
+    def settled(self, ring, share):
+        pass
+
     def definition(self, ring):
         self.definitions += 1
 

@@ -10,10 +10,13 @@ random operation, boot() starts anew on what is on the device and compares:
     I5  appended but not committed: there or not, but what the first start after it says stays so
     I6  the ring takes, commits and keeps new messages afterwards
     I7  a start ends, and raises nothing
+    I8  of a transaction all is there or nothing: its messages, and that what it settles is done
 
 A Violation says which. Nothing here knows how the ring does it, except recount(), which checks
 its counts of pending slots against what is on the device.
 """
+
+import struct
 
 from amqp_lite.store import merge as _merge
 from amqp_lite.store import recovery as _recovery
@@ -42,6 +45,9 @@ class Store:
         self.DEFINITION = ring.DEFINITION
         self.TYPE = ring.TYPE
         self.CHAIN = ring.CHAIN
+        self.PART = ring.PART
+        self.COUNTS = ring.COUNTS
+        self.COMMIT = ring.COMMIT
         self.ring = ring
         self.Ring = ring.Ring
         self.Recovery = recovery.Recovery
@@ -102,6 +108,19 @@ class Item:
         self.queues = queues
         self.payload = payload
         self.parts = parts  # ((place, payload), ...) of its chain
+        self.late = False  # part of a transaction: a start may find it behind all others
+
+
+class Transaction:
+    """One that was not committed yet."""
+
+    def __init__(self, places=(), settled=(), whole=False):
+        self.places = places  # of its messages
+        self.settled = settled  # (place, share)
+        self.whole = whole  # its commit record may be on flash
+
+    def copy(self):
+        return Transaction(self.places, self.settled, self.whole)
 
 
 class Model:
@@ -115,6 +134,8 @@ class Model:
         self.loose = dict(other.loose) if other else {}  # those acked before a cut, but seen again
         self.tries = dict(other.tries) if other else {}  # (place, share) -> [done, begun]
         self.lost = dict(other.lost) if other else {}  # places that rot may have taken
+        self.transactions = [one.copy() for one in other.transactions] if other else []
+        self.sure = dict(other.sure) if other else {}  # (place, share) settled by committed ones
 
     def append(self, item):
         place = item.place
@@ -131,6 +152,7 @@ class Model:
         self.lost.pop(place, None)
         for share in range(len(item.queues)):
             self.acked.pop((place, share), None)
+            self.sure.pop((place, share), None)
             self.loose.pop((place, share), None)
             self.unseen.pop((place, share), None)
             self.tries.pop((place, share), None)
@@ -139,6 +161,10 @@ class Model:
         for place in self.items:
             if place not in self.open:
                 self.kept[place] = True
+        for one in self.transactions:
+            for entry in one.settled:
+                self.sure[entry] = True
+        self.transactions = []
 
     def mark(self):
         """Everything acked is marked: the items that are done with."""
@@ -184,11 +210,20 @@ class Model:
             for share in self.left[place]:
                 if share not in seen.get(place, ()):
                     self.unseen[(place, share)] = True
+        transactions = self.transactions
+        self.transactions = []
         if noisy:
             for place in self.items:
                 if place not in self.kept:
                     self.open[place] = True
+            for one in transactions:
+                for entry in one.settled:
+                    self.loose[entry] = True
             return
+        for one in transactions:
+            for place, share in one.settled:
+                if share not in seen.get(place, ()) and place in self.items:
+                    self._mark(place, share)
         for place in list(self.items):
             if place in seen:
                 self.kept[place] = True
@@ -214,6 +249,10 @@ class Visitor:
                 ring.tries(share),
             )
         )
+
+    def settled(self, ring, share):
+        place = (ring.at_order, ring.at_slot)
+        self.seen = [entry for entry in self.seen if entry[:2] != (place, share)]
 
     def definition(self, ring):
         self.definitions.append(((ring.at_order, ring.at_slot), _payload(ring)))
@@ -300,10 +339,13 @@ class World:
             item = model.items.get(place)
             if item is None or item.kind == "D":
                 fail("I4", place, share, queue, payload[:8])
-            if place < last or (place == last and share <= last_share):
-                fail("I3", place, share, "after", last, last_share)
-            last = place
-            last_share = share
+            if not item.late:
+                if place < last or (place == last and share <= last_share):
+                    fail("I3", place, share, "after", last, last_share)
+                last = place
+                last_share = share
+            if (place, share) in model.sure and not self.worn:
+                fail("I8 settled", place, share)
             if share not in model.left[place]:
                 fail("I2", place, share)
             if payload != item.payload or queue != item.queues[share]:
@@ -328,6 +370,9 @@ class World:
                 fail("I3 definition", place)
             last = place
             found.setdefault(place, {})[0] = True
+        under_way = []
+        for one in model.transactions:
+            under_way.extend(one.settled)
         for place in model.items:
             there = found.get(place, {})
             if place not in model.kept and (noisy or not there):
@@ -336,10 +381,34 @@ class World:
                 continue
             for share in model.left[place]:
                 entry = (place, share)
-                if share not in there and entry not in model.acked and entry not in model.loose:
+                if share in there or entry in model.acked or entry in model.loose:
+                    continue
+                if entry not in under_way:
                     fail("I1", place, share, "of", model.items[place].queues, "kept",
                          place in model.kept)  # fmt: skip
+        if not noisy and not self.worn and not self.rots:
+            for one in model.transactions:
+                self._check_transaction(one, found)
+        visitor.seen.sort()
         return found
+
+    def _check_transaction(self, one, found):
+        model = self.model
+        there = [
+            place in found
+            for place in one.places
+            if place in model.left  # else it is done with, and so
+            and not [k for k in model.left[place] if (place, k) in model.acked]
+        ]
+        done = [
+            share not in found.get(place, ())
+            for place, share in one.settled
+            if (place, share) not in model.loose
+        ]
+        if not one.whole:
+            done = [False]
+        if True in there + done and False in there + done:
+            fail("I8", one.places, one.settled, one.whole, there, done)
 
     def _check_chain(self, item, chain):
         """The parts of a chain's message, as a consumer would collect them."""
@@ -469,7 +538,7 @@ class World:
             return max(0, self.ring.room() - chance.below(6))
         return chance.below(min(self.ring.largest, 1500))
 
-    def append(self, kind, queues, payload, parts=()):
+    def append(self, kind, queues, payload, parts=(), flag=0):
         """Append a record: its place; None when there is no room."""
         store = self.store
         ring = self.ring
@@ -479,7 +548,7 @@ class World:
             number = store.BODY
         else:
             number = store.MESSAGE | (store.CHAIN if parts else 0)
-        if not ring.begin(number, queues, len(queues), len(payload)):
+        if not ring.begin(number | flag, queues, len(queues), len(payload)):
             self.full += 1
             return None
         place = (ring.at_order, ring.at_slot)
@@ -544,8 +613,11 @@ class World:
         chance = self.chance
         self.chip.left = _READS
         self.steps += 1
-        pick = chance.below(100)
-        if pick < 38:
+        pick = chance.below(105)
+        if pick > 99:
+            self.doing = "transaction"
+            self.transact()
+        elif pick < 38:
             self.doing = "append"
             self.append_message()
         elif pick < 46:
@@ -594,6 +666,66 @@ class World:
                 queues = tuple(range(1000, 1000 + 5 + chance.below(25)))
         if self.append("M", queues, self.payload(self.size())) is None:
             self.make_space()
+
+    def transaction(self, sizes, settled):
+        """Append messages of these *sizes* and settle (place, share), together. False: no room."""
+        store = self.store
+        ring = self.ring
+        model = self.model
+        one = Transaction((), tuple(settled))
+        model.transactions.append(one)
+        for n in sizes:
+            queues = (self.chance.choice(QUEUES),) if self.chance.below(3) else (1, 300, 2)
+            place = self.append("M", queues, self.payload(n), (), store.PART)
+            if place is None:
+                self._take_back(one)
+                return False
+            model.items[place].late = True
+            one.places += (place,)
+        one.whole = True
+        if not ring.begin(store.PART, None, 0, 8 + 8 * len(settled)):
+            one.whole = False
+            self._take_back(one)
+            return False
+        last = (ring.at_order, ring.at_slot)
+        first = one.places[0] if one.places else last
+        ring.put(struct.pack(">IHH", first[0], first[1], len(one.places)), 0, 8)
+        for place, share in settled:
+            ring.put(struct.pack(">IHH", place[0], place[1], share), 0, 8)
+        ring.end()
+        for place in one.places:
+            ring.ack(place[0], place[1], store.COUNTS)
+        for place, share in settled:
+            model.acked[(place, share)] = True
+            ring.ack(place[0], place[1], share)
+        ring.ack(last[0], last[1], store.COMMIT)
+        return True
+
+    def _take_back(self, one):
+        one.settled = ()
+        for place in one.places:
+            for share in range(len(self.model.items[place].queues)):
+                self.ring.ack(place[0], place[1], share)
+        self.mark_and_drop()
+        if one in self.model.transactions:  # a mark takes all for committed
+            self.model.transactions.remove(one)
+        for place in one.places:
+            if place in self.model.items:
+                self.model.forget(place)
+
+    def transact(self):
+        chance = self.chance
+        model = self.model
+        entries = [
+            entry for entry in model.pending()
+            if entry[0] in model.kept and entry not in model.loose and chance.below(8) == 0
+            and model.items[entry[0]].kind == "M" and not model.items[entry[0]].parts
+        ]  # fmt: skip
+        sizes = [self.size() for _ in range(chance.below(4 if entries else 5))]
+        if not self.transaction(sizes, entries[:5]):
+            self.make_space()
+        elif self.rots:
+            self.mark_and_drop()
 
     def chain_step(self):
         chance = self.chance

@@ -90,8 +90,7 @@ MUTANTS = [
      "            head[0] = device.buf[device.at(ring.tries_at + share, 1)]\n",
      "            head[0] = 0xFF\n"),
     ("merge: weighs without the first place", "merge",
-     "    used = (n + _PLACE + _CRC + tries + SLOT - 1) // SLOT\n",
-     "    used = (n + _CRC + tries + SLOT - 1) // SLOT\n"),
+     "(0 if kind & _MOVED else _PLACE)", "0"),
     ("sources of copies kept at mount", "recovery",
      "        if not cover and not copies:\n            return\n", "        return\n"),
     ("the earlier copy counts", "recovery",
@@ -109,7 +108,7 @@ MUTANTS = [
      "            self.writer.base += (target - source) * self.sector_size\n",
      "            pass\n"),
     ("a failing sector is not copied", "ring",
-     "                if not self.copy_sector(sector, True):\n", "                if True:\n"),
+     "            if self.copy_sector(sector, True):\n", "            if False:\n"),
     ("marks before their record", "ring",
      "            return True\n        if not self.commit():\n            return False\n"
      "        right = True\n",
@@ -118,18 +117,19 @@ MUTANTS = [
      "            if self.at_order == order and self.at_slot == slot:\n",
      "            if self.at_slot == slot:\n"),
     ("only bits that read as pending are marked", "ring",
-     "            if share >= self.shares:\n                continue\n",
-     "            if share >= self.shares or not page[i] & 0x80 >> (bit & 7):\n"
-     "                continue\n"),
+     "            # Also what reads as done",
+     "            if not page[i] & 0x80 >> (bit & 7):\n"
+     "                continue\n"
+     "            # Also what reads as done"),
     ("mark of the first share only", "ring",
      "            bit = self.slot + share\n            i =",
      "            bit = self.slot\n            i ="),
     ("a record is done with its first share", "ring",
-     "                if not _any_bit(page, HEADER, self.slot, self.shares):\n",
-     "                if True:\n"),
+     "not _any_bit(page, HEADER, self.slot, self.shares):\n",
+     "True:\n"),
     ("goes on in the old tail sector", "recovery",
-     "        ring.mark()\n\n",
-     "        ring.mark()\n"
+     "self._chain_slot[k])\n        ring.mark()\n\n",
+     "self._chain_slot[k])\n        ring.mark()\n"
      "        last = newest_upto(ring.order, ring.sectors, MAX_ORDER)\n"
      "        if last >= 0 and not ring.cover[last]:\n"
      "            slot = ring.slots\n"
@@ -148,7 +148,7 @@ MUTANTS = [
      "            last = ring.order[sector] + ring.cover[sector]\n",
      "            last = ring.order[sector]\n"),
     ("incomplete chains are delivered", "recovery",
-     "elif not ring.kind & CHAIN or self._is_whole():", "elif True:"),
+     "if not ring.kind & CHAIN or self._is_whole():", "if True:"),
     ("unfinished chains stay", "recovery",
      "                drop_chain(ring, self._chain_order[k], self._chain_slot[k])\n",
      "                pass\n"),

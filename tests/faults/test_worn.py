@@ -45,6 +45,9 @@ class Found:
     def message(self, ring, share):
         self.places.append((ring.at_order, ring.at_slot))
 
+    def settled(self, ring, share):
+        pass
+
     def definition(self, ring):
         pass
 

@@ -28,7 +28,7 @@ _CLASSES = (
      "return=50 deliver=60 get=70 get-ok=71 get-empty=72 ack=80 reject=90 recover-async=100 "
      "recover=110 recover-ok=111 nack=120"),
     (85, "confirm", "select=10 select-ok=11"),
-    (90, "tx", "select=10 select-ok=11 commit=20 rollback=30"),
+    (90, "tx", "select=10 select-ok=11 commit=20 commit-ok=21 rollback=30 rollback-ok=31"),
 )  # fmt: skip
 IDS = {}
 NAMES = {}

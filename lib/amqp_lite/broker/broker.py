@@ -58,6 +58,7 @@ class Broker:
         self.live = 0  # messages that all consumers together may hold ahead of others
         self.behind = False  # messages in the store wait for consumers that are there
         self.inherited = 0  # places of earlier sessions have this order or a lower one
+        self.transactions = None  # the Ledger of transaction.py, once there was one
         self.freed = False  # messages or entries became free since somebody cleared this
         self.pool = Pool(profile["messages"], profile["blocks"], profile["block_size"])
         self.message_max = profile["message_max"]
@@ -82,7 +83,7 @@ class Broker:
         self._routes = RouteCache(profile["routes"], profile["route_key"], _FAN_OUT)
         self._route = Route(0, _FAN_OUT)  # of a message whose headers decide
         self._stack = [None] * profile["exchanges"]
-        self._stored_in = [0] * profile["queues"]  # queue numbers of the message being published
+        self.stored_in = [0] * profile["queues"]  # queue numbers of the message being published
         # Longer ones are stored as they come, where only durable queues get them.
         self.stream_from = profile["blocks"] * profile["block_size"] // 16
         self.small_max = min(self.stream_from, self.message_max)
@@ -427,7 +428,7 @@ class Broker:
             self._routes.fill(route, buf, i, n)
         return route
 
-    def _route_of(self, message):
+    def route_of(self, message):
         """Resolve the route of a whole *message* anew, with its headers."""
         head = self.scratch
         self.pool.read_at(message, 0, message.head + message.properties, head, 0)
@@ -556,7 +557,7 @@ class Broker:
         """
         self.metrics.published += 1
         if route.by_headers or route.stamp != stamp:
-            route = self._route_of(message)
+            route = self.route_of(message)
         count = route.count
         queues = route.queues
         refused = False
@@ -586,7 +587,7 @@ class Broker:
         False: one of them refused it, or the store is full.
         """
         store = self.store
-        numbers = self._stored_in
+        numbers = self.stored_in
         taken = True
         n = 0
         for k in range(count):
@@ -605,11 +606,11 @@ class Broker:
 
     def _store(self, message, n):
         """Store *message* once for the first *n* queues of the list, and push it to them."""
-        if not self.store.append(message, self._stored_in, n):
+        if not self.store.append(message, self.stored_in, n):
             self.metrics.dropped_store_full += 1
             return False
         for share in range(n):
-            self._numbers[self._stored_in[share]].push(message, share)
+            self._numbers[self.stored_in[share]].push(message, share)
         return True
 
     def holds_stored(self):

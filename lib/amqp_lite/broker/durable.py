@@ -67,6 +67,7 @@ class Durable(Definitions):
         self.ring = ring
         self.order = 0  # place of the message appended last
         self.slot = 0
+        self.part = 0  # PART while append() is told a transaction
         self.found = -1  # share of the record that find() found
         self.broken = False  # what was appended cannot be made safe
         self.records = 0  # pending ones that were found at start
@@ -165,6 +166,13 @@ class Durable(Definitions):
         if self._has_expiry():
             self._set_clock(u32(self._scratch, 2))
 
+    def settled(self, ring, share):
+        """A message that was counted is done with, by a transaction's commit record."""
+        queue = self._broker.numbered(ring.queue_of(share))
+        if queue is not None:
+            queue.backlog -= 1
+            queue.octets -= self.body_size()
+
     def forget_queue(self, queue):
         """Remove what consumers hold of *queue*, which nothing waits in, and its definition."""
         ring = self.ring
@@ -197,7 +205,9 @@ class Durable(Definitions):
         meta = head + (10 if expires else 2)
         if self.broken or meta >= _EXPIRES:
             return False
-        kind = MESSAGE | TAG if message.flags & AMQP10 else MESSAGE
+        kind = MESSAGE | self.part
+        if message.flags & AMQP10:
+            kind |= TAG
         whole = meta + message.body
         if chain is None and whole > self.whole_max:
             chain = self._own
@@ -232,13 +242,14 @@ class Durable(Definitions):
             n = head if chain is not None else head + message.body
             self._put_octets(pool, message, 0, n)
             ring.end()
-            self._was_appended()
+            self.was_appended()
             if chain is not None:
                 chain.kept = True
         self._close_own()
         return stored
 
-    def _was_appended(self):
+    def was_appended(self):
+        """Something was appended to the ring, and waits for a commit."""
         if not self.appended_at:
             self.appended_at = self._broker.now or 1
 
@@ -281,6 +292,10 @@ class Durable(Definitions):
         self.begin_chain(chain)
         return chain
 
+    def has_chains(self):
+        """Whether half of the bodies in the ring that may be under way are not."""
+        return self._chains.free > self._chains.size >> 1
+
     def begin_chain(self, chain):
         chain.order = 0
         chain.slot = 0
@@ -299,9 +314,9 @@ class Durable(Definitions):
         order = chain.order
         chain.order = 0
         if order and not chain.kept:
-            self._drop_chain(order, chain.slot)
+            self.drop_body(order, chain.slot)
 
-    def _drop_chain(self, order, slot):
+    def drop_body(self, order, slot):
         """Nobody needs the body there any more, but those who are reading it."""
         for chain in self._bodies:
             if chain.order == order and chain.slot == slot:
@@ -358,7 +373,7 @@ class Durable(Definitions):
     def _end_part(self, chain, n):
         chain.size += n
         self.ring.end()
-        self._was_appended()
+        self.was_appended()
 
     def read_body(self, cursor, chain, n, to, at):
         """Copy the next *n* octets of the body *chain* to *to* at *at*. False: it is damaged.
@@ -433,7 +448,7 @@ class Durable(Definitions):
         if ring.kind & CHAIN:
             self._settle_chain(order, slot, self.found, ring.chain_order, ring.chain_slot)
         else:
-            self._settle(order, slot, self.found)
+            self.ack(order, slot, self.found)
 
     def body_size(self):
         """Octets of the body of the message found."""
@@ -596,7 +611,7 @@ class Durable(Definitions):
         elif self._is_in_parts(entry):
             self._settle_chain(order, slot, entry.share, ring.chain_order, ring.chain_slot)
         else:
-            self._settle(order, slot, entry.share)
+            self.ack(order, slot, entry.share)
 
     def _is_in_parts(self, entry):
         """Whether append() stored the body, which is in RAM, in parts; the ring has parsed it."""
@@ -607,7 +622,8 @@ class Durable(Definitions):
             self._commit()
         return ring.locate(entry.order, entry.position) and ring.kind & CHAIN
 
-    def _settle(self, order, slot, share):
+    def ack(self, order, slot, share):
+        """The same as Ring.ack(), and the mark will not wait for ever."""
         if not self._settled_at:
             self._settled_at = self._broker.now or 1
         self.ring.ack(order, slot, share)
@@ -620,7 +636,7 @@ class Durable(Definitions):
         ring.ack(order, slot, share)
         ring.mark()
         if not ring.locate(order, slot) or not ring.is_needed():
-            self._drop_chain(chain_order, chain_slot)
+            self.drop_body(chain_order, chain_slot)
 
     def count_try(self, entry):
         """The message of *entry* was given back to its queue."""
@@ -709,8 +725,9 @@ class Durable(Definitions):
         self._clock = self._clock + units & _CLOCK_MASK
 
     def _set_clock(self, clock):
-        """A time found in the ring; later ones are further back in the log."""
-        self._clock = self._clock_stored = clock & _CLOCK_MASK
+        """A time found in the ring; the latest is what counts."""
+        if not self._clock or (clock - self._clock & _CLOCK_MASK) <= _CLOCK_MASK >> 1:
+            self._clock = self._clock_stored = clock & _CLOCK_MASK
 
     def _store_clock(self):
         if self._append_definition(struct.pack(">BI", 0x43, self._clock)):

@@ -150,9 +150,12 @@ class Queue:
 
     # --- in ---
 
-    def admits(self, message):
-        """Whether a limited queue takes *message*: it is not full, or drops its oldest."""
-        if self.overflow == REJECT_PUBLISH and self._over(1, message.body):
+    def admits(self, message, count=1, octets=0):
+        """Whether a limited queue takes *message*: it is not full, or drops its oldest.
+
+        count, octets  it is the last of so many; the bodies of the others together
+        """
+        if self.overflow == REJECT_PUBLISH and self._over(count, octets + message.body):
             self.broker.metrics.refused_max_length += 1
             return False
         return True

@@ -14,6 +14,7 @@ _CRC = const(4)
 _PLACE = const(6)
 _MESSAGE = const(1)
 _TYPE = const(0x03)
+_PART = const(0x08)
 _MOVED = const(0x20)
 
 
@@ -61,12 +62,14 @@ def _weight(ring, sector):
 
 def _moved_slots(ring):
     """Slots that the parsed record takes when it carries its origin."""
-    if ring.kind & _MOVED:
+    kind = ring.kind
+    if kind & _MOVED and not kind & _PART:
         return ring.used
     n = ring.start + ring.size - ring.sector * ring.sector_size - ring.slot * SLOT
-    tries = ring.shares if ring.kind & _TYPE == _MESSAGE else 0
-    used = (n + _PLACE + _CRC + tries + SLOT - 1) // SLOT
-    return used if used > ring.shares else ring.shares
+    tries = ring.shares if kind & _TYPE == _MESSAGE else 0
+    used = (n + (0 if kind & _MOVED else _PLACE) + _CRC + tries + SLOT - 1) // SLOT
+    least = ring.shares + 1 if tries and ring.is_open() else ring.shares
+    return used if used > least else least
 
 
 def _merge_sectors(ring, first, last):
@@ -155,6 +158,8 @@ def _move(ring, order, cover, at):
     used = _moved_slots(ring)
     whole = n if kind & _MOVED else n + _PLACE
     head[0] = 0x80 | kind | _MOVED
+    if kind & _PART and not ring.is_open():
+        head[0] &= ~_PART
     head[1] = ring.queue
     head[2] = whole >> 8
     head[3] = whole & 0xFF

@@ -9,7 +9,7 @@ raises for what it finds.
 from array import array
 
 from ..compat import const, fill, is_blank, newest_upto, oldest_from, same, u16, u32
-from .ring import BODY, CHAIN, DEFINITION, TYPE, drop_chain
+from .ring import BODY, CHAIN, COMMIT, COUNTS, DEFINITION, PART, TYPE, drop_chain
 from .sectors import HEADER, MAX_ORDER, SLOT, program
 
 _CHAINS = 16  # unfinished ones, at each place of the log, that are noticed
@@ -23,7 +23,9 @@ class Recovery:
     """
     ring     a new Ring
     visitor  message(ring, share) is called for each pending share of each message in the order of
-             the log, definition(ring) for each definition; they may read() the parsed record
+             the log, but for those of transactions that the cut came just behind: they are last;
+             definition(ring) for each definition; settled(ring, share) for a share given to
+             message() that such a transaction settled. They may read() the parsed record
     """
 
     def __init__(self, ring, visitor):
@@ -36,6 +38,8 @@ class Recovery:
         self._chain_slot = array("H", [0] * _CHAINS)
         self._chain_octets = array("I", [0] * _CHAINS)
         self._chains_missed = False
+        self._commits = []  # places of pending commit records, then (first part's place, place)
+        self._part = None  # place of the first part that may not count
 
     def run(self):
         """Read the device. The ring is ready then."""
@@ -63,6 +67,13 @@ class Recovery:
                 ring.turn = sector
             self._scan(sector)
             sector = ring.sector_after(sector)
+        # Now that it is known which sectors are free: marks may make copies.
+        commits = self._commits
+        self._commits = []
+        for order, slot in commits:
+            self._go_by(order, slot)
+        if self._part:
+            self._drop_parts()
         for k in range(_CHAINS):
             if self._chain_order[k]:
                 drop_chain(ring, self._chain_order[k], self._chain_slot[k])
@@ -266,11 +277,21 @@ class Recovery:
                     self._note_part()
                 elif kind == DEFINITION:
                     self.visitor.definition(ring)
-                elif not ring.kind & CHAIN or self._is_whole():
-                    for share in range(ring.shares):
-                        if ring.is_pending(sector, slot + share):
-                            self.visitor.message(ring, share)
+                elif not kind:
+                    self._commits.append((ring.at_order, ring.at_slot))
+                elif not ring.is_open():
+                    self._visit(sector, slot)
+                elif not self._part:
+                    self._part = (ring.at_order, ring.at_slot)
             slot += used
+
+    def _visit(self, sector, slot):
+        """Give the visitor the parsed message, which is there."""
+        ring = self.ring
+        if not ring.kind & CHAIN or self._is_whole():
+            for share in range(ring.shares):
+                if ring.is_pending(sector, slot + share):
+                    self.visitor.message(ring, share)
 
     def _is_empty(self, sector, slot):
         """Whether nothing was written to *slot*, but to make it unreadable perhaps."""
@@ -291,6 +312,99 @@ class Recovery:
         at = ring.device.at(base + HEADER, ring.bitmap)
         if not is_blank(ring.device.buf, at, ring.bitmap):
             self._solidify(base, HEADER, ring.bitmap)
+
+    # --- transactions ---
+
+    def _go_by(self, order, slot):
+        """Do what the commit record at that place says, as far as the cut has prevented it."""
+        ring = self.ring
+        ring.locate(order, slot)
+        rows = bytearray(ring.size)
+        ring.read(0, rows, 0, len(rows))
+        place = (order, slot)
+        first = (u32(rows, 0), u16(rows, 4))
+        count = 0
+        counts = False
+        for _ in self._parts(first, place):
+            count += 1
+            if not ring.is_open():
+                counts = True
+        if count != u16(rows, 6) and not counts:
+            # It was programmed in the same page as a part, and that one not as a whole.
+            ring.ack(order, slot, 0)
+            ring.mark()
+            return
+        self._commits.append((first, place))
+        for sector, at in self._parts(first, place):
+            part = (ring.at_order, ring.at_slot)
+            if ring.is_open() and ring.is_needed():
+                self._visit(sector, at)
+            ring.ack(part[0], part[1], COUNTS)
+        ring.mark()  # or those settled now might count no more
+        for i in range(8, len(rows), 8):
+            self._settle_share(u32(rows, i), u16(rows, i + 4), u16(rows, i + 6))
+        ring.ack(order, slot, COMMIT)
+        ring.mark()
+
+    def _parts(self, first, end):
+        """Parse all parts of transactions from the place *first* to *end*: (sector, slot)."""
+        ring = self.ring
+        sector = ring.sector_from(first[0])
+        while sector >= 0 and ring.order[sector] <= end[0]:
+            order = ring.order[sector]
+            slot = ring.first
+            while slot < ring.slots:
+                if not ring.parse(sector, slot):
+                    slot = ring.blank_end(slot)
+                    continue
+                used = ring.used
+                if ring.kind & PART and ring.kind & TYPE:
+                    if first <= (ring.at_order, ring.at_slot) < end:
+                        yield sector, slot
+                        sector = ring.sector_of(order)  # a mark may have moved it
+                slot += used
+            sector = ring.sector_after(sector)
+
+    def _counts(self, place):
+        """Whether the open part at *place* is of a transaction that was committed."""
+        for first, end in self._commits:
+            if first <= place < end:
+                return True
+        return False
+
+    def _settle_share(self, order, slot, share):
+        ring = self.ring
+        if not ring.locate(order, slot) or share >= ring.shares:
+            return
+        if ring.is_open() and not self._counts((order, slot)):
+            return
+        chain = (ring.chain_order, ring.chain_slot) if ring.kind & CHAIN else None
+        if chain and chain in zip(self._chain_order, self._chain_slot):
+            return  # the visitor did not get it
+        if ring.is_pending(ring.sector, ring.slot + share):
+            self.visitor.settled(ring, share)
+        # Also what reads as done, see Ring.mark().
+        ring.ack(order, slot, share)
+        if chain:
+            ring.mark()
+            if not ring.locate(order, slot) or not ring.is_needed():
+                drop_chain(ring, chain[0], chain[1])
+
+    def _drop_parts(self):
+        """Be done with parts whose transaction was not committed."""
+        ring = self.ring
+        for _ in self._parts(self._part, (MAX_ORDER + 1, 0)):
+            place = (ring.at_order, ring.at_slot)
+            if not ring.is_open() or not ring.is_needed() or self._counts(place):
+                continue
+            self.records -= 1
+            chain = (ring.chain_order, ring.chain_slot) if ring.kind & CHAIN else None
+            for share in range(ring.shares):
+                ring.ack(place[0], place[1], share)
+            if chain:
+                drop_chain(ring, chain[0], chain[1])
+
+    # --- bodies in parts ---
 
     def _note_part(self):
         ring = self.ring

@@ -19,7 +19,7 @@ sector, `sector_size` octets in slots of 16:
 
 record, from the beginning of a slot:
 
-     0  kind            0x80 | flags | MESSAGE, BODY or DEFINITION
+     0  kind            0x80 | flags | MESSAGE, BODY or DEFINITION; or PART alone
      1  queue u8        or, with FAN, how many queues k
      2  size u16        octets from here to the crc
      4  MOVED: origin   order u32, slot u16: where the record was before a merge
@@ -35,6 +35,17 @@ A record is pending for its n-th queue while the bit of its n-th slot is 1 (a re
 as many slots as queues). A place is (order, slot); it is the name of a record for all its life:
 merged records carry their first place along.
 
+A message that is PART of a transaction has a slot more than queues: as long as the bit of that is
+1, it counts only when the commit record of its transaction follows. That is a record of the kind
+PART alone. Nothing else is appended between the first part and it, but BODYs. Its payload:
+
+     0  first           order u32, slot u16: the place of the first part
+     6  parts u16       how many there are
+     8  settlements     order u32, slot u16, share u16 of what is done with by the transaction
+
+It stays pending until the marks of all its parts (that they count) and of its settlements are on
+flash. A start that finds it pending, and all parts, makes these marks; see recovery.py.
+
 What makes it safe at any cut (each is tested by taking it away, see tests/faults):
 
 - A sector's header is programmed with its first record, after the erase was read back; before the
@@ -45,7 +56,8 @@ What makes it safe at any cut (each is tested by taking it away, see tests/fault
   then its header, which is the commit; then the headers of the sources are zeroed.
 - A start first makes solid what it believes of copies, marks and the page being written last, and
   makes unreadable what it does not believe; see recovery.py.
-- A record's bit is cleared only when the record itself is on flash and read back.
+- A record's bit is cleared only when the record itself is on flash and read back, and that of a
+  commit record behind all marks it stands for.
 """
 
 import struct
@@ -60,6 +72,7 @@ BODY = const(2)
 DEFINITION = const(3)
 TYPE = const(0x03)
 TAG = const(0x04)  # of a MESSAGE: whatever it means to those who wrote it
+PART = const(0x08)
 FAN = const(0x10)
 MOVED = const(0x20)
 CHAIN = const(0x40)
@@ -67,6 +80,8 @@ CHAIN = const(0x40)
 PLACE = const(6)  # octets of an origin
 HEAD = const(4)  # octets of a record before what its flags ask for
 CRC = const(4)
+COUNTS = const(0xFFFE)  # shares for ack(): a PART counts from now on
+COMMIT = const(0xFFFF)  # and a commit record is done with when all that was acked before is
 _SPARE = const(2)  # sectors free of pending records that an append leaves, for copies and merges
 
 
@@ -89,6 +104,7 @@ class Ring(Sectors):
         self._ack_slot = array("H", [0] * acks)
         self._ack_share = array("H", [0] * acks)
         self.acks = 0
+        self.commits = 0  # of them, those of commit records
         self.marks = bytearray(self.bitmap)  # of a merge's target
         self._stuck = False  # nothing is left to merge
         self.uncommitted = False
@@ -123,8 +139,8 @@ class Ring(Sectors):
     def begin(self, kind, queues, count, size):
         """Begin a record; what follows is put() of *size* octets in all, and end().
 
-        kind    MESSAGE, perhaps with TAG, or with CHAIN: set chain_* first; BODY, likewise
-                (chain_order 0: the first of a chain, which then is this one); DEFINITION
+        kind    MESSAGE, perhaps with TAG, PART, and CHAIN: set chain_* first; BODY, likewise
+                (chain_order 0: the first of a chain, which then is this one); DEFINITION; PART
         queues  a list whose first *count* are the numbers of the queues of a MESSAGE
 
         False: the ring has no room for it. Its place is at_order, at_slot.
@@ -148,11 +164,9 @@ class Ring(Sectors):
             count = 1
         whole = size + chain + fan
         if kind & TYPE == MESSAGE:
-            used = (HEAD + whole + CRC + count + SLOT - 1) // SLOT
-            if used < count:
-                used = count
+            used = slots_of(kind, whole, count)
         else:
-            used = (HEAD + whole + CRC + SLOT - 1) // SLOT
+            used = slots_of(0, whole, 0)
         # Merges parse records.
         chain_order = self.chain_order
         chain_slot = self.chain_slot
@@ -289,7 +303,7 @@ class Ring(Sectors):
         at = device.at(address, HEAD)
         buf = device.buf
         kind = buf[at]
-        if kind & 0x88 != 0x80 or not kind & TYPE:
+        if not kind & 0x80 or (kind & TYPE > MESSAGE if kind & PART else not kind & TYPE):
             return False
         count = buf[at + 1]
         n = u16(buf, at + 2)
@@ -298,9 +312,7 @@ class Ring(Sectors):
         tries = 0
         if kind & TYPE == MESSAGE:
             tries = count if kind & FAN else 1
-        used = (whole + CRC + tries + SLOT - 1) // SLOT
-        if used < tries:
-            used = tries
+        used = slots_of(kind, n, tries)
         if slot + used > self.slots or (kind & FAN and not count):
             return False
         order = self.order[sector]
@@ -464,7 +476,7 @@ class Ring(Sectors):
     def ack(self, order, slot, share):
         """The queue *share* of the record at that place is done with it, from the next mark() on.
 
-        Until that is on flash, a restart brings the record back.
+        Until that is on flash, a restart brings the record back. *share* may be COUNTS or COMMIT.
         """
         if self.acks == len(self._ack_slot):
             self.mark()
@@ -476,26 +488,44 @@ class Ring(Sectors):
         self._ack_slot[k] = slot
         self._ack_share[k] = share
         self.acks = k + 1
+        if share == COMMIT:
+            self.commits += 1
 
-    def mark(self):
-        """Program the marks of all that ack() was told. False: the flash refused some."""
+    def mark(self, commits=True):
+        """Program the marks of all that ack() was told. False: the flash refused some.
+
+        commits  also those of commit records, which costs a sync() in between
+        """
         if not self.acks:
             return True
         if not self.commit():
             return False
         right = True
-        while self.acks:
-            sector = self.sector_of(self._ack_order[self.acks - 1])
-            if sector < 0:
-                self.acks -= 1
-            elif not self._mark_sector(sector):
-                # The sector is failing: its copy takes the marks.
-                self.faults += 1
-                if not self.copy_sector(sector, True):
-                    self.acks -= 1
-                    self.refused += 1
-                    right = False
+        while self.acks > self.commits:
+            k = self.acks - 1
+            while self._ack_share[k] == COMMIT:
+                k -= 1
+            right = self._mark_one(k) and right
+        if self.commits and commits:
+            if self.refused or not self.sync():
+                self.acks = self.commits = 0  # a start has to go by them once more
+            while self.acks:
+                self._mark_one(self.acks - 1)
         return right
+
+    def _mark_one(self, k):
+        """Program the marks of the sector of the ack *k*. False: the flash refused that one."""
+        sector = self.sector_of(self._ack_order[k])
+        if sector >= 0:
+            if self._mark_sector(sector):
+                return True
+            # The sector is failing: its copy takes the marks.
+            self.faults += 1
+            if self.copy_sector(sector, True):
+                return True
+            self.refused += 1
+        self._forget_ack(k)
+        return sector < 0
 
     def _mark_sector(self, sector):
         """Program the waiting marks of *sector*, and take them off the list when they hold."""
@@ -508,15 +538,22 @@ class Ring(Sectors):
         lowest = HEADER + bitmap
         highest = HEADER
         ended = 0  # slots
+        last = self.acks == self.commits  # it is their turn
         for k in range(self.acks):
             order = self._ack_order[k]
             share = self._ack_share[k]
-            if self.sector_of(order) != sector or not self.locate(order, self._ack_slot[k]):
+            if self.sector_of(order) != sector or (share == COMMIT and not last):
+                continue
+            if not self.locate(order, self._ack_slot[k]):
+                continue
+            if share == COMMIT:
+                share = 0
+            elif share == COUNTS and self.kind & PART:
+                share = self.shares
+            elif share >= self.shares:
                 continue
             bit = self.slot + share
             i = HEADER + (bit >> 3)
-            if share >= self.shares:
-                continue
             # Also what reads as done: a cut may have left it half programmed.
             if i < lowest:
                 lowest = i
@@ -524,7 +561,7 @@ class Ring(Sectors):
                 highest = i
             if page[i] & 0x80 >> (bit & 7):
                 page[i] &= ~(0x80 >> (bit & 7))
-                if not _any_bit(page, HEADER, self.slot, self.shares):
+                if share < self.shares and not _any_bit(page, HEADER, self.slot, self.shares):
                     ended += self.used
         right = True
         if lowest <= highest:
@@ -535,21 +572,24 @@ class Ring(Sectors):
         if right:
             live = self.live[sector]
             self.live[sector] = live - ended if live > ended else 0
-            self._forget_acks(sector)
+            k = self.acks
+            while k:
+                k -= 1
+                if self.sector_of(self._ack_order[k]) == sector:
+                    if last or self._ack_share[k] != COMMIT:
+                        self._forget_ack(k)
             if ended:
                 self._stuck = False
         return right
 
-    def _forget_acks(self, sector):
-        """Take those of *sector* off the list."""
-        kept = 0
-        for k in range(self.acks):
-            if self.sector_of(self._ack_order[k]) != sector:
-                self._ack_order[kept] = self._ack_order[k]
-                self._ack_slot[kept] = self._ack_slot[k]
-                self._ack_share[kept] = self._ack_share[k]
-                kept += 1
-        self.acks = kept
+    def _forget_ack(self, k):
+        """Take the ack *k* off the list; those before it stay where they are."""
+        if self._ack_share[k] == COMMIT:
+            self.commits -= 1
+        self.acks = last = self.acks - 1
+        self._ack_order[k] = self._ack_order[last]
+        self._ack_slot[k] = self._ack_slot[last]
+        self._ack_share[k] = self._ack_share[last]
 
     def count_try(self, order, slot, share):
         """Note on flash that the record at that place was given back once more."""
@@ -563,12 +603,25 @@ class Ring(Sectors):
         program(self.device, address - i, page, i, 1)
         page[i] = 0xFF
 
+    def is_open(self):
+        """Whether the parsed record counts only with a commit record, or is one."""
+        if not self.kind & PART:
+            return False
+        return not self.kind & TYPE or self.is_pending(self.sector, self.slot + self.shares)
+
     def is_needed(self):
         """Whether the parsed record is pending for anybody."""
         for share in range(self.shares):
             if self.is_pending(self.sector, self.slot + share):
                 return True
         return False
+
+
+def slots_of(kind, n, tries):
+    """Slots that a record with *n* octets between its head and its checksum takes."""
+    used = (HEAD + n + CRC + tries + SLOT - 1) // SLOT
+    least = tries + 1 if tries and kind & PART else tries
+    return used if used > least else least
 
 
 def _any_bit(bits, i, first, n):

@@ -18,6 +18,7 @@ from ..errors import (
     NotFound,
     NotImplementedHere,
     PreconditionFailed,
+    ResourceLimitExceeded,
     SyntaxFailure,
 )
 from .codec import check_text, shortstr
@@ -33,16 +34,25 @@ _BASIC_QOS_OK = const(0x003C000B)
 _BASIC_CONSUME_OK = const(0x003C0015)
 _BASIC_CANCEL = const(0x003C001E)
 _BASIC_CANCEL_OK = const(0x003C001F)
+_BASIC_PUBLISH = const(0x003C0028)
 _BASIC_DELIVER = const(0x003C003C)
 _BASIC_GET_OK = const(0x003C0047)
 _BASIC_GET_EMPTY = const(0x003C0048)
 _BASIC_RECOVER_OK = const(0x003C006F)
 _BASIC_NACK = const(0x003C0078)
 _CONFIRM_SELECT_OK = const(0x0055000B)
+_TX_SELECT_OK = const(0x005A000B)
+_TX_COMMIT = const(0x005A0014)
+_TX_COMMIT_OK = const(0x005A0015)
+_TX_ROLLBACK_OK = const(0x005A001F)
 
 # Of a delivery, besides consumer tag, head, properties and body: three frames' head and end,
 # class, method, delivery tag, redelivered; class, weight, body size.
 _DELIVERY_OCTETS = const(50)
+# Outcomes in a transaction, see broker/transaction.py.
+_ACCEPTED = const(0)
+_REJECTED = const(1)
+_REQUEUED = const(3)
 _MANDATORY = const(1)
 _IMMEDIATE = const(2)
 
@@ -68,6 +78,8 @@ class Channel(ContentReader, Topology):
         self.accepted = 0  # the last of them that no queue refused, and
         self.lost = 0  # the last one the store lost when it failed, and
         self.confirmed = 0  # the last one we confirmed or refused
+        self.transaction = None
+        self._committing = False  # commit-ok waits for the store
         self._forget_content()
         self._mandatory = False
         self._write_ok = None  # name of the exchange this user may publish to, asked last
@@ -81,6 +93,8 @@ class Channel(ContentReader, Topology):
         """Give back all it holds: consumers, unacknowledged messages, the half message."""
         self._abandon()
         self.drop_consumers()
+        if self.transaction is not None:
+            self.transaction.rollback()
         queues = []
         while self.unacked.tail is not None:
             entry = self.unacked.tail
@@ -164,6 +178,12 @@ class Channel(ContentReader, Topology):
         """The message is whole: route it."""
         connection = self.connection
         broker = connection.broker
+        if self.transaction is not None:
+            try:
+                self.transaction.publish(self._take(), self._mandatory)
+            except ResourceLimitExceeded as error:
+                self.connection.on_error(error, self.number, _BASIC_PUBLISH)
+            return
         message = self.message
         queues = self._publish()
         if not queues and self._mandatory and message.chain is not None:
@@ -190,7 +210,7 @@ class Channel(ContentReader, Topology):
     # --- deliver: this channel as the sink of its consumers ---
 
     def accepts(self, consumer, message):
-        if not self.active or (self.prefetch and self.unacked.count >= self.prefetch):
+        if not self.active or (self.prefetch and self.held() >= self.prefetch):
             return False
         size = self._octets(message) + len(consumer.prefix) + _DELIVERY_OCTETS
         return self.connection.output.fits(size)
@@ -203,6 +223,12 @@ class Channel(ContentReader, Topology):
         if message.flags & AMQP10:
             size += GROWTH * message.properties
         return size
+
+    def held(self):
+        """How many deliveries the peer has, with those settled in a transaction."""
+        if self.transaction is None:
+            return self.unacked.count
+        return self.unacked.count + self.transaction.entries.count
 
     def deliver(self, consumer, entry):
         output = self.connection.output
@@ -244,6 +270,8 @@ class Channel(ContentReader, Topology):
             if entry.consumer is consumer:
                 entry.consumer = None
             entry = entry.next
+        if self.transaction is not None:
+            self.transaction.forget_consumer(consumer)
 
     def _drop_consumer(self, consumer):
         self._detach(consumer)
@@ -313,6 +341,10 @@ class Channel(ContentReader, Topology):
     def _settle(self, entry, requeue, rejected):
         self.unacked.remove(entry)
         self.connection.output.prove(entry)
+        if self.transaction is not None:
+            outcome = _REQUEUED if requeue else _REJECTED if rejected else _ACCEPTED
+            self.transaction.settle(entry, outcome, self)
+            return
         queue = entry.queue
         metrics = self.connection.broker.metrics
         if requeue:
@@ -339,7 +371,11 @@ class Channel(ContentReader, Topology):
     def on_basic_recover_async(self, requeue):
         if not requeue:
             raise NotImplementedHere("basic.recover with requeue=false")
+        # RabbitMQ's does not wait for a commit, either.
+        transaction = self.transaction
+        self.transaction = None
         self._settle_upto(0, True, True)
+        self.transaction = transaction
 
     # --- the channel and confirm classes ---
 
@@ -365,9 +401,75 @@ class Channel(ContentReader, Topology):
         self.connection.forget_channel(self.number)
 
     def on_confirm_select(self, nowait):
+        if self.transaction is not None:
+            raise PreconditionFailed("cannot switch from tx to confirm mode")
         self._confirming = True
         if not nowait:
             self._reply(_CONFIRM_SELECT_OK)
+
+    # --- the tx class; False: the last commit is not safe yet ---
+
+    def on_tx_select(self):
+        if self._committing:
+            return False
+        if self._confirming:
+            raise PreconditionFailed("cannot switch from confirm to tx mode")
+        if self.transaction is None:
+            # Late: who has no transactions shall not pay for them.
+            from ..broker.transaction import Transaction
+
+            self.transaction = Transaction(self.connection.broker, self._return)
+        self._reply(_TX_SELECT_OK)
+        return True
+
+    def on_tx_commit(self):
+        if self._committing:
+            return False
+        self._check_tx()
+        self.transaction.commit()
+        self._committing = True
+        self.connection.unconfirmed = True
+        if self.prefetch:
+            for consumer in self.consumers:
+                consumer.queue.dispatch()
+        return True
+
+    def on_tx_rollback(self):
+        if self._committing:
+            return False
+        self._check_tx()
+        self.transaction.rollback()
+        self._reply(_TX_ROLLBACK_OK)
+        return True
+
+    def _check_tx(self):
+        if self.transaction is None:
+            raise PreconditionFailed("channel is not transactional")
+
+    def _return(self, message):
+        self.connection.output.add_return(self.number, message)
+
+    def give_back(self, entry, settled):
+        """*entry* was settled in a transaction that was rolled back: the peer has it again."""
+        from ..broker.transaction import insert_by_tag
+
+        insert_by_tag(self.unacked, entry)
+
+    def confirm_commit(self):
+        """Say that the last commit is safe, if one waits for that. False: not now."""
+        if self._committing and not self.closing:
+            if not self.connection.output.takes_reply(self.number):
+                return False
+            self._reply(_TX_COMMIT_OK)
+        self._committing = False
+        return True
+
+    def lose_commit(self):
+        """The store failed: the last commit that was not safe yet may be lost."""
+        if self._committing:
+            self._committing = False
+            error = PreconditionFailed("the store failed")
+            self.connection.on_error(error, self.number, _TX_COMMIT)
 
     def _reply(self, method, *arguments):
         self.connection.output.reply(self.number, method, arguments)

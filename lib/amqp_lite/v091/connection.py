@@ -144,6 +144,7 @@ class Connection(FrameReader):
             self._failures = self.broker.failures
             for number in self.channels:
                 self.channels[number].lost = self.channels[number].accepted
+                self.channels[number].lose_commit()
         if self.unconfirmed and self.broker.committed:
             self._confirm()
         if flowing and output.starved:
@@ -157,6 +158,8 @@ class Connection(FrameReader):
         waiting = False
         for number in self.channels:
             channel = self.channels[number]
+            if not channel.confirm_commit():
+                waiting = True
             if channel.confirmed != channel.accepted and not channel.closing:
                 lost = channel.lost
                 if channel.confirmed < lost:
@@ -191,7 +194,7 @@ class Connection(FrameReader):
             if not self.stalled:
                 if channel.message is not None and ticks_diff(now, channel.progress) > patience:
                     return "a message that does not end"
-            elif self._short and channel.unacked.count:
+            elif self._short and channel.held():
                 # What it waits for may be what it holds itself, its acknowledgements behind its
                 # publishes; and it may be gone without our notice.
                 if ticks_diff(now, self._short_since) > patience:

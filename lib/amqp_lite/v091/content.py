@@ -140,18 +140,21 @@ class ContentReader:
         if not self.body_left:
             self._received()
 
+    def _take(self):
+        """The whole message; it is the caller's now."""
+        message = self.message
+        self.message = None
+        self.receiving = False
+        self.connection.broker.promised -= self._promised
+        self._promised = 0
+        return message
+
     def _publish(self):
         """Route the whole message: it, and the queues it is in; -1: one of them refused it.
 
         The caller gives up the message's last reference.
         """
-        broker = self.connection.broker
-        message = self.message
-        self.message = None
-        self.receiving = False
-        broker.promised -= self._promised
-        self._promised = 0
-        return broker.publish(message, self._route, self._stamp)
+        return self.connection.broker.publish(self._take(), self._route, self._stamp)
 
     def _abandon(self):
         """Drop the half-received message."""

@@ -48,12 +48,14 @@ RECEIVED = {
     0x003C0064: ("on_basic_recover_async", "b"),
     0x003C006E: ("on_basic_recover", "b"),
     0x0055000A: ("on_confirm_select", "b"),
+    0x005A000A: ("on_tx_select", ""),
+    0x005A0014: ("on_tx_commit", ""),
+    0x005A001E: ("on_tx_rollback", ""),
 }
 # Known to the specification or to RabbitMQ, and not here: 540, where an unknown one is 503.
 NOT_HERE = (
     0x000A0014, 0x000A0015, 0x000A0046,  # connection.secure, .secure-ok, .update-secret
     0x001E000A,  # access.request
-    0x005A000A, 0x005A0014, 0x005A001E,  # tx.select, .commit, .rollback
 )  # fmt: skip
 
 # What we send: method -> signature, where it has arguments.
