@@ -38,7 +38,7 @@ from ..errors import (
     SyntaxFailure,
 )
 from ..v091.codec import shortstr
-from .address import PLAIN, Address
+from .address import PLAIN, QUEUE, Address
 from .cbs import Cbs, path_of
 from .codec import check_value, find_key, octets_at, skip_value
 from .link import Outgoing
@@ -68,6 +68,7 @@ _LEAD = const(400)  # octets that a delivery of ours has more than the message, 
 _SERIAL = const(0x3FFFFFFF)
 _DEAD = "/$DeadLetterQueue"
 _MANAGEMENT = "/$management"
+_REASONS = ("DeadLetterReason", "DeadLetterErrorDescription")
 
 # Fields of attach, of a source, of transfer and of disposition:
 _SND_SETTLE, _SOURCE, _TARGET = const(3), const(5), const(6)
@@ -262,19 +263,17 @@ def publish(broker, head, sections, size, read, ttl_ms=-1):
 # --- entities ---
 
 
-def find_queue(connection, path):
+def find_queue(link, path):
     """The queue at *path*, which the peer may read. Raises NotFound, AccessRefused ..."""
-    broker = connection.broker
+    broker = link.connection.broker
     is_dead = path.endswith(_DEAD)
-    base = (path[: -len(_DEAD)] if is_dead else path).encode()
-    connection.user.demand(READ, base, "queue")
-    queue = broker.queues.get(path.encode())
-    if queue is None and is_dead and base in broker.queues:
-        queue = broker.own_queue(path.encode(), True)
+    name = (path[: -len(_DEAD)] if is_dead else path).encode()
+    # Of a topic that has no such subscription none is made.
+    kind = QUEUE if "/subscriptions/" in path.lower() else PLAIN
+    queue = link.locate(Address(kind, name, None, name), READ)[0]
     if queue is None:
-        raise NotFound("no queue '%s'" % path)
-    queue.check_owner(connection)
-    return queue
+        raise NotFound("no queue '%s' in vhost '/'" % text(name))
+    return broker.own_queue(path.encode(), True) if is_dead else queue
 
 
 def dead_letter(broker, entry, reason, description):
@@ -290,9 +289,7 @@ def dead_letter(broker, entry, reason, description):
     envelope.header[0] = True
     envelope.header[2] = None  # it does not expire any more
     envelope.annotate("x-opt-deadletter-source", text(queue.name))
-    for key, value in (
-        ("DeadLetterReason", reason), ("DeadLetterErrorDescription", description)
-    ):  # fmt: skip
+    for key, value in zip(_REASONS, (reason, description)):
         if value is not None:
             envelope.note(key, value)
     publish(
@@ -348,7 +345,7 @@ class BusSession(Session):
             if is_managed:
                 from .entity import Entity
 
-                queue = find_queue(connection, path)
+                queue = find_queue(link, path)
                 make = lambda one: Entity(one, queue)  # noqa: E731
         if make is None:
             one = (Receiver if link.to_peer else Sender)(link, path)
@@ -473,17 +470,19 @@ def _dispatch(queues):
 
 
 def _reasons(rejected):
-    """(DeadLetterReason, DeadLetterErrorDescription) of a state; None where it says none."""
+    """What a state says of _REASONS; None where it says nothing."""
     if not rejected.has(0):
         return None, None
     error = read_value(rejected.buf, rejected.at[0])[0]
     row = error.value if isinstance(error, Described) else None
     info = row[_INFO] if isinstance(row, list) and len(row) > _INFO else None
-    found = info if isinstance(info, dict) else {}
-    return [
-        found[key] if isinstance(found.get(key), str) else None
-        for key in (Symbol("DeadLetterReason"), Symbol("DeadLetterErrorDescription"))
-    ]
+    found = [None, None]
+    for key in info if isinstance(info, dict) else ():
+        # Some write the keys as symbols, some as strings.
+        name = key.text if isinstance(key, Symbol) else key
+        if name in _REASONS and isinstance(info[key], str):
+            found[_REASONS.index(name)] = info[key]
+    return found
 
 
 # --- links ---
@@ -581,7 +580,7 @@ class Receiver(Outgoing):
 
     def __init__(self, link, path):
         Outgoing.__init__(self, link.session, link.handle, link.name)
-        self._queue = find_queue(self.connection, path)
+        self._queue = find_queue(self, path)
         self.tag = self.session.tag
 
     def attach(self, fields):
