@@ -6,7 +6,8 @@ Permissions are prefix patterns: "*" is everything, "sensors.*" every name that 
 "sensors.", anything else one name.
 
 SASL mechanisms, for both protocols: PLAIN; EXTERNAL, where a certificate was verified; ANONYMOUS,
-where the configuration names the user that it stands for.
+where the configuration names the user that it stands for. AMQP 1.0 has ANONYMOUS also where there
+are shared access keys: such a peer is nobody until it puts a token, see v10/cbs.py.
 """
 
 from binascii import a2b_base64
@@ -55,32 +56,41 @@ class User:
             )
 
 
+NOBODY = User(b"", {"password_hash": None, CONFIGURE: (), WRITE: (), READ: ()})
+
+
 class Access:
     """The users of one configuration, and the addresses that guessed wrong lately.
 
     anonymous  the name, of one of *users*, that peers without one become; None: they do not
+    keys       shared access keys by their names: {"key": text, "user": name}
     """
 
-    def __init__(self, users, anonymous=None):
+    def __init__(self, users, anonymous=None, keys=None):
+        self.keys = keys
         self._anonymous = anonymous and anonymous.encode()
         self._users = {name.encode(): User(name.encode(), users[name]) for name in users}
         self._nobody = password_hash(b"", b"none")
         self._failures = []  # [address, failures, ticks of the last], the oldest first
 
-    def mechanisms(self, subject):
+    def mechanisms(self, subject, tokens=False):
         """The SASL mechanisms to offer to a peer.
 
         subject  the common name in its certificate, which was verified; None: there is none
+        tokens   it may put tokens later
         """
         found = ["PLAIN"]
         if subject is not None:
             found.append("EXTERNAL")
-        if self._anonymous is not None:
+        if self._anonymous is not None or (tokens and self.keys):
             found.append("ANONYMOUS")
         return found
 
-    def authenticate(self, mechanism, response, address, subject):
-        """The User whom a peer's SASL *response* (octets) makes of it, or None."""
+    def authenticate(self, mechanism, response, address, subject, tokens=False):
+        """The User whom a peer's SASL *response* (octets) makes of it, or None.
+
+        subject, tokens  as mechanisms()
+        """
         if mechanism == b"PLAIN":
             # Authorization identity NUL user NUL password, RFC 4616.
             parts = response.split(b"\0")
@@ -91,7 +101,17 @@ class Access:
         if mechanism == b"ANONYMOUS" and self._anonymous is not None:
             # Anything that might help in finding out who it was, RFC 4505.
             return self._admit(self._anonymous, address)
+        if mechanism == b"ANONYMOUS" and tokens and self.keys:
+            return NOBODY
         return None
+
+    def key(self, name):
+        """(octets, User) of the shared access key of this *name* (octets); (b"", None): none."""
+        for each in self.keys:
+            if each.encode() == name:
+                row = self.keys[each]
+                return row["key"].encode(), self._users[row["user"].encode()]
+        return b"", None
 
     def login(self, name, password, address):
         """The User, or None. Takes the same time whether or not the name is known."""

@@ -177,6 +177,10 @@ _WIFI = (
     ("power_save", "none performance powersave", "performance"),
     ("hostname", _hostname, ""),
 )
+_ACCESS_KEY = (  # signs tokens, see v10/cbs.py
+    ("key", check_name, REQUIRED),
+    ("user", check_name, REQUIRED),  # whose permissions such a token gives
+)
 _CLOCK = (
     ("server", check_name, "pool.ntp.org"),
     ("interval", range(60, 604801), 3600),
@@ -191,6 +195,7 @@ _CONFIGURATION = (
     ("listeners", [_LISTENER], ({},)),
     ("users", {"": _USER}, {"guest": _GUEST}),
     ("anonymous", {None: check_name}, None),  # the user that SASL ANONYMOUS makes of a peer
+    ("shared_access_keys", {"": _ACCESS_KEY}, {}),
     ("exchanges", [_EXCHANGE], ()),
     ("queues", [_QUEUE], ()),
     ("bindings", [_BINDING], ()),
@@ -233,6 +238,8 @@ def check_room(settings, profile):
     for i, row in enumerate(settings["listeners"]):
         if "tls" in row and profile["heap"]:
             raise ConfigError("listeners[%d].tls: a board has no memory for it" % i)
+    if settings["shared_access_keys"] and profile["heap"]:
+        raise ConfigError("shared_access_keys: a board has no memory for what they are for")
     there = {"exchanges": len(PREDECLARED), "queues": 0, "bindings": 0}
     if settings["bridges"]:
         from .bridge.settings import bill, queues_needed
@@ -276,6 +283,12 @@ def _check_references(settings):
     anonymous = settings["anonymous"]
     if anonymous is not None and anonymous not in settings["users"]:
         raise ConfigError("anonymous: no user %s" % show(anonymous))
+    keys = settings["shared_access_keys"]
+    for name in keys:
+        if keys[name]["user"] not in settings["users"]:
+            raise ConfigError(
+                "shared_access_keys.%s.user: no user %s" % (name, show(keys[name]["user"]))
+            )
     for i, row in enumerate(settings["bindings"]):
         for key, kind in (("source", "exchange"), ("destination", row["destination_type"])):
             if row[key] not in names[kind]:

@@ -121,7 +121,7 @@ def _make_engines(broker, settings, profile):
     from .v091.channel import Channel
     from .v091.connection import Connection
 
-    access = Access(settings["users"], settings["anonymous"])
+    access = Access(settings["users"], settings["anonymous"], settings["shared_access_keys"])
     vhosts = (b"/", settings["vhost"].encode())
     channels = Table(Channel, profile["channels"], "channel")
     clients = profile["connections"] - len(settings["bridges"])

@@ -47,11 +47,11 @@ class World:
     """
     users      rows of the configuration
     flash      the device under the store; None: a new one in RAM
-    anonymous  as in the configuration
+    anonymous, keys  as in the configuration
     numbers    of the profile, where a test needs others
     """
 
-    def __init__(self, users=USERS, flash=None, anonymous=None, **numbers):
+    def __init__(self, users=USERS, flash=None, anonymous=None, keys=None, **numbers):
         self.numbers = numbers
         self.profile = dict(PROFILE)
         self.profile.update(numbers)
@@ -60,7 +60,7 @@ class World:
         self.broker = Broker(self.profile, store, match_headers, translated)
         self.broker.now = 1000
         self.broker.restore()
-        self.access = Access(users, anonymous)
+        self.access = Access(users, anonymous, keys)
         self.channels = Table(Channel, self.profile["channels"], "channel")
         self.engines = []  # idle ones
         for _ in range(self.profile["connections"]):

@@ -4,6 +4,7 @@ Its face is that of engine.py.
 """
 
 from .. import __version__
+from ..access import NOBODY
 from ..broker.queue import text
 from ..compat import const, ticks_diff
 from ..engine import Engine
@@ -111,6 +112,7 @@ class Connection(FrameReader):
         self.peer = ""  # its container-id
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
+        self.tokens = None  # of one that came without a user, where they are known: see cbs.py
         self._resumed = 0  # ticks
         self._short_since = -1  # ticks since when a transfer waits for memory; -1: none does
 
@@ -121,7 +123,7 @@ class Connection(FrameReader):
         Engine.open(self, address, deadline, subject)
         self.broker.metrics.connections_opened += 1
         self.output.put(SASL_HEADER)
-        offered = [Symbol(name) for name in self.access.mechanisms(subject)]
+        offered = [Symbol(name) for name in self.access.mechanisms(subject, True)]
         self.output.put(frame(SASL, 0, described(SASL_MECHANISMS, Typed(0xE0, offered, b"\xa3"))))
 
     def resume(self):
@@ -246,13 +248,18 @@ class Connection(FrameReader):
 
     def _on_init(self):
         fields = self.fields
+        mechanism = fields.symbol(_MECHANISM)
         found = self.access.authenticate(
-            fields.symbol(_MECHANISM), fields.octets(_RESPONSE) or b"", self.address, self._subject
+            mechanism, fields.octets(_RESPONSE) or b"", self.address, self._subject, True
         )
         if found is None:
             self._refuse(_AUTH)
             return
         self._user = found
+        if mechanism == b"ANONYMOUS" and self.access.keys:
+            from .cbs import Tokens
+
+            self.tokens = Tokens(self)
         self._say_outcome(_OK)
         self.state = _AWAIT_HEADER
         self.awaits_header = True
@@ -280,7 +287,7 @@ class Connection(FrameReader):
         self.peer = container
         self.user = self._user
         self.state = _RUNNING
-        self._timed = False
+        self._timed = self.user is NOBODY  # until it has put a token
         self._beat_ms = idle
         self._channel_max = min(self._channel_max, fields.uint(_CHANNEL_MAX, 65535))
         self.output.frame_max = frame_max
@@ -301,6 +308,10 @@ class Connection(FrameReader):
             ),
         )  # fmt: skip
 
+    def admit(self):
+        """The peer has put a token: it may stay as long as one is good."""
+        self._limit(self.tokens.left_ms())
+
     def _on_close(self):
         log.info("%s closed", self.name)
         self._give_back()
@@ -319,11 +330,18 @@ class Connection(FrameReader):
                 raise FramingError("channel %d, channel-max is %d" % (channel, self._channel_max))
             if session is not None:
                 raise NotAllowedNow("channel %d has a session" % channel)
-            session = Session(self, channel)
+            if self.tokens is None:
+                session = Session(self, channel)
+            else:
+                from .servicebus import BusSession
+
+                session = BusSession(self, channel)
             session.begin(fields)
             self.sessions[channel] = session
             return True
         if session is None:
+            if code == DETACH and self.tokens is not None:
+                return True  # Azure's client ends the session before its links
             raise NotAllowedNow("%s on channel %d without a session" % (fields.name(), channel))
         if code == END:
             del self.sessions[channel]
@@ -383,3 +401,13 @@ class Connection(FrameReader):
     def _say_refused(self, outcome):
         self._say_outcome(outcome)
         self._end()
+
+    def _expired(self):
+        if self.tokens is not None and self.state == _RUNNING:
+            left = self.tokens.expire()
+            if left:
+                self._limit(left)
+            else:
+                self._cut("it has no token that is good")
+            return
+        Engine._expired(self)

@@ -62,7 +62,8 @@ _ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
 _MIXED = const(2)
 
 # Fields of attach, of a terminus, of flow and of transfer:
-_SND_SETTLE, _SOURCE, _TARGET, _INITIAL_COUNT = const(3), const(5), const(6), const(9)
+_SND_SETTLE, _RCV_SETTLE, _SOURCE, _TARGET = const(3), const(4), const(5), const(6)
+_INITIAL_COUNT = const(9)
 _ADDRESS, _DURABLE, _EXPIRY, _TIMEOUT, _DYNAMIC = const(0), const(1), const(2), const(3), const(4)
 _MODE, _FILTER, _DEFAULT, _CAPABILITIES = const(6), const(7), const(8), const(10)  # of a source
 _TARGET_CAPABILITIES = const(6)
@@ -198,7 +199,9 @@ class Link:
         largest = max(broker.message_max, broker.stored_max if broker.store.keeps else 0)
         self.session.send(
             described(
-                ATTACH, self.name, uint(self.handle), not self.to_peer, settle, Typed(0x50, 0),
+                ATTACH, self.name, uint(self.handle), not self.to_peer, settle,
+                # Whether it waits for us to settle, too: as it likes it, and we never do.
+                Typed(0x50, min(fields.uint(_RCV_SETTLE, 0), 1) if self.to_peer else 0),
                 source, target, None, None, count,
                 None if self.to_peer else Typed(0x80, most or largest),
                 None, None, properties,
@@ -264,10 +267,7 @@ class Incoming(Link):
 
     def attach(self, fields):
         """The peer's attach: answer it. Raises what may_not be."""
-        if not fields.has(_INITIAL_COUNT):
-            raise InvalidField("a sender's attach without its initial-delivery-count")
-        self.count = fields.serial(_INITIAL_COUNT)
-        self.count_top = fields.serial_top(_INITIAL_COUNT)
+        self.note_count(fields)
         terminus = self._terminus(fields, _TARGET, TARGET)
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
@@ -291,6 +291,13 @@ class Incoming(Link):
             return "/topic/" + str(GENERATED + hexlify(urandom(9)), "utf-8")
         self._queue = self.dynamic_queue(terminus, False)
         return queue_address(self._queue.name)
+
+    def note_count(self, fields):
+        """The peer's attach says where it begins to count."""
+        if not fields.has(_INITIAL_COUNT):
+            raise InvalidField("a sender's attach without its initial-delivery-count")
+        self.count = fields.serial(_INITIAL_COUNT)
+        self.count_top = fields.serial_top(_INITIAL_COUNT)
 
     def _place(self, where):
         """(head, exchange) of an Address: one of them is None. Raises NotFound, AccessRefused."""
@@ -571,6 +578,8 @@ class Incoming(Link):
 
 class Outgoing(Link):
     """The peer receives: the sink of a queue's consumer."""
+
+    tag = b""  # octets of its delivery-tags before the delivery-id
 
     def __init__(self, session, handle, name):
         Link.__init__(self, session, handle, name, True)

@@ -31,7 +31,7 @@ from .performatives import (
     error_value,
     uint,
 )
-from .values import Typed
+from .values import Typed, read_value
 
 WINDOW = const(2048)  # transfers the peer may send before our next flow
 HANDLE_MAX = const(15)
@@ -158,11 +158,14 @@ class Session:
         try:
             if fields.uint(_SND_SETTLE, 0) > 2 or fields.uint(_RCV_SETTLE, 0) > 1:
                 raise InvalidField("a settle mode that does not exist")
-            link.attach(fields)
+            self.attach_link(link, fields)
         except (SyntaxFailure, FramingError):
             raise
         except AMQPError as error:
             link.refuse(fields, error)
+
+    def attach_link(self, link, fields):
+        link.attach(fields)
 
     def link(self, handle):
         """The link of *handle*. Raises UnattachedHandle."""
@@ -362,6 +365,7 @@ class Session:
         outcome = self._outcome(fields)
         if not outcome and not settled:
             return  # the state of one that goes on
+        state = None if settled else self._echo(fields)
         queue = None
         others = None
         entry = self.unsettled.tail
@@ -380,7 +384,7 @@ class Session:
                 default = consumer.sink.default_outcome if consumer is not None else 0
                 self._finish(entry, outcome or default)
                 if not settled:
-                    self._tell_settled(tag, outcome)
+                    self._tell_settled(tag, state)
             entry = before
         for other in others or ():
             if not other.deleted:
@@ -426,13 +430,18 @@ class Session:
         self.connection.output.prove(entry)
         entry.queue.requeue(entry, counts)
 
-    def _tell_settled(self, tag, outcome):
-        """Settle, as its sender, a delivery that the peer did not."""
+    def _echo(self, fields):
+        """The outcome that a disposition says, to be said again: what the peer asked for was done,
+        and is no error."""
+        if self.connection.terminus.code == REJECTED:
+            return described_value(REJECTED)
+        return read_value(fields.buf, fields.at[_STATE], True)[0]
+
+    def _tell_settled(self, tag, state):
+        """Settle, as its sender and with *state*, a delivery that the peer did not."""
         # Its upper bits are those of the ids given lately.
         top = self.next_id_top if tag < self.next_id else self.next_id_top - 1 & 3
-        self.send(
-            described(DISPOSITION, False, _serial(tag, top), None, True, described_value(outcome))
-        )
+        self.send(described(DISPOSITION, False, _serial(tag, top), None, True, state))
 
 
 def _serial(low, top):

@@ -1,0 +1,264 @@
+"""The node <entity>/$management of Azure Service Bus: peek, renew locks, take what was deferred.
+
+A request names an operation in its application-properties, and has a map in its body; so has the
+answer, whose application-properties are statusCode, statusDescription and errorCondition.
+
+    | com.microsoft:             | request                             | answer             |
+    |----------------------------|-------------------------------------|--------------------|
+    | peek-message               | from-sequence-number, message-count | messages           |
+    | renew-lock                 | lock-tokens                         | expirations        |
+    | receive-by-sequence-number | sequence-numbers,                   | messages, with a   |
+    |                            | receiver-settle-mode                | lock-token each    |
+    | update-disposition         | disposition-status, lock-tokens     |                    |
+
+A message that was deferred stays in memory, and takes its place in the queue again when the broker
+starts anew.
+
+Imported with the first link to such a node.
+"""
+
+from os import urandom
+
+from ..compat import const, ticks_add, ticks_diff
+from ..errors import (
+    AMQPError,
+    NotImplementedHere,
+    ResourceLimitExceeded,
+    SyntaxFailure,
+)
+from .conditions import condition_of
+from .node import answer_to
+from .performatives import ACCEPTED, MODIFIED, REJECTED
+from .servicebus import (
+    DEFERRED,
+    LOCK_MS,
+    LockLost,
+    dead_letter,
+    dress,
+    now_ms,
+    number_of,
+    place_number,
+    token_start,
+)
+from .values import Symbol, Typed
+
+_LARGEST = const(0x40000)  # octets of one answer, unless one message has more
+_SERIAL = const(0x3FFFFFFF)
+_OUTCOMES = {
+    "completed": ACCEPTED, "abandoned": MODIFIED, "suspended": REJECTED, "defered": DEFERRED,
+}  # fmt: skip
+_STATUS = {403: 401, 404: 404, 506: 503, 540: 501}
+
+# What was deferred, of all queues: [entry, lock token, ticks until when]; without a token
+# nobody has it.
+_deferred = []
+
+
+class Cursor:
+    """How far a queue's backlog was looked at."""
+
+    def __init__(self, queue):
+        self.order = queue.order
+        self.slot = queue.slot
+
+
+def defer(broker, entry):
+    """Put *entry*, which a consumer holds, aside. Raises ResourceLimitExceeded."""
+    for row in list(_deferred):
+        if row[0].queue.deleted:
+            _deferred.remove(row)
+            row[0].queue.settle(row[0])
+    if not broker.is_roomy():
+        raise ResourceLimitExceeded("no memory for deferred messages")
+    queue = entry.queue
+    queue.unacked += 1
+    queue._returned(entry)
+    _deferred.append([entry, None, 0])
+
+
+def _peek(broker, queue, first, count):
+    """Up to *count* messages that wait, from the sequence-number *first* on: octets of each."""
+    rows = []
+    entry = queue.ready.head
+    while entry is not None and len(rows) < count:
+        if number_of(entry) >= first:
+            rows.append((number_of(entry), 0, entry.message, entry.tries))
+        entry = entry.next
+    for row in _deferred:
+        if row[0].queue is queue and number_of(row[0]) >= first:
+            rows.append((number_of(row[0]), 1, row[0].message, row[0].tries))
+    found = [(row[0], _whole(broker, row[2], row[3], row[0], row[1])) for row in rows]
+    ring = broker.store.ring if queue.backlog else None
+    cursor = Cursor(queue)
+    many = 0
+    while ring is not None and many < count:
+        share = ring.find(cursor, queue.number)
+        if share < 0:
+            break
+        number = place_number(cursor.order, cursor.slot, share)
+        if number >= first:
+            tries = ring.tries(share)
+            message = broker.store.load()
+            if message is None:
+                break
+            found.append((number, _whole(broker, message, tries, number, 0)))
+            broker.pool.release(message)
+            broker.freed = True
+            many += 1
+            ring.locate(cursor.order, cursor.slot)
+        ring.pass_by(cursor)
+    found.sort(key=lambda row: row[0])
+    most = _LARGEST
+    octets = []
+    for row in found[:count]:
+        most -= len(row[1])
+        if most < 0 and octets:
+            break
+        octets.append(row[1])
+    return octets
+
+
+def _whole(broker, message, tries, number, state):
+    lead, start = dress(broker, message, tries, number, message_state=Typed(0x71, state))
+    n = message.body - start
+    return lead + bytes(broker.body_octets(message, start, n)) if n else lead
+
+
+class Entity:
+    """Answers requests about *queue*."""
+
+    def __init__(self, link, queue):
+        self._connection = link.connection
+        self._queue = queue
+
+    def answer(self, request):
+        """The answer to the Request, whatever it is."""
+        properties = {"statusCode": Typed(0x71, 200), "statusDescription": "OK"}
+        body = {}
+        try:
+            body = self._act_on(request)
+            if body is None:
+                properties = {"statusCode": Typed(0x71, 204), "statusDescription": "No content"}
+        except AMQPError as error:
+            status = 410 if isinstance(error, LockLost) else _STATUS.get(error.code, 400)
+            properties = {
+                "statusCode": Typed(0x71, status),
+                "statusDescription": error.text,
+                "errorCondition": Symbol(condition_of(error)),
+            }
+        return answer_to(request, None, properties, body or {})
+
+    def _act_on(self, request):
+        """The answer's body; None: there is nothing. Raises AMQPError."""
+        operation = request.properties.get("operation")
+        body = request.body
+        if not isinstance(body, dict):
+            raise SyntaxFailure("a map was due in the body")
+        if operation == "com.microsoft:peek-message":
+            return self._peek(body)
+        if operation == "com.microsoft:renew-lock":
+            return self._renew(body)
+        if operation == "com.microsoft:receive-by-sequence-number":
+            return self._receive(body)
+        if operation == "com.microsoft:update-disposition":
+            return self._update(body)
+        raise NotImplementedHere("%s" % operation)
+
+    def _peek(self, body):
+        first = _given(body, "from-sequence-number", int)
+        count = _given(body, "message-count", int)
+        found = _peek(self._connection.broker, self._queue, first, min(count, _SERIAL))
+        return {"messages": [{"message": octets} for octets in found]} if found else None
+
+    # --- locks ---
+
+    def _find(self, token):
+        """(session, delivery-id) of what is locked by *token*, or (None, row) of what was
+        deferred. Raises LockLost."""
+        sessions = self._connection.sessions
+        for channel in sessions:
+            session = sessions[channel]
+            tag = int.from_bytes(token[12:], "big") & _SERIAL
+            if token[:12] == session.tag and tag in session.locks:
+                return session, tag
+        for row in _deferred:
+            if row[1] == token and ticks_diff(self._connection.broker.now, row[2]) < 0:
+                return None, row
+        raise LockLost("the lock of the message is lost")
+
+    def _renew(self, body):
+        until = ticks_add(self._connection.broker.now, LOCK_MS)
+        tokens = _given(body, "lock-tokens", list)
+        for session, tag in [self._find(token) for token in tokens]:
+            if session is None:
+                tag[2] = until
+            else:
+                session.locks[tag][1] = until
+        expires = now_ms() + LOCK_MS
+        return {"expirations": Typed(0xE0, [expires] * len(tokens), b"\x83")}
+
+    def _receive(self, body):
+        broker = self._connection.broker
+        locks = body.get("receiver-settle-mode", 1) != 0
+        numbers = _given(body, "sequence-numbers", list)
+        found = []
+        for number in numbers:
+            for row in _deferred:
+                entry = row[0]
+                if entry.queue is self._queue and number_of(entry) == number:
+                    if row[1] is None or ticks_diff(broker.now, row[2]) >= 0:
+                        found.append(row)
+        if not found or len(found) < len(numbers):
+            raise NotDeferred("a message of these numbers was not deferred, or is locked")
+        messages = []
+        for row in found:
+            entry = row[0]
+            annotations = {"message_state": Typed(0x71, 1)}
+            token = token_start() + urandom(4)
+            if locks:
+                row[1] = token
+                row[2] = ticks_add(broker.now, LOCK_MS)
+                annotations["locked_until"] = Typed(0x83, now_ms() + LOCK_MS)
+            lead, start = dress(
+                broker, entry.message, entry.tries, number_of(entry), **annotations
+            )
+            n = entry.message.body - start
+            octets = lead + bytes(broker.body_octets(entry.message, start, n)) if n else lead
+            messages.append({"lock-token": Typed(0x98, token), "message": octets})
+            if not locks:
+                _deferred.remove(row)
+                self._queue.settle(entry)
+        return {"messages": messages}
+
+    def _update(self, body):
+        outcome = _OUTCOMES.get(body.get("disposition-status"))
+        if outcome is None:
+            raise SyntaxFailure("no such disposition-status")
+        reasons = body.get("deadletter-reason"), body.get("deadletter-description")
+        for token in _given(body, "lock-tokens", list):
+            session, tag = self._find(token)
+            if session is not None:
+                session.settle_lock(tag, outcome, *reasons)
+                continue
+            entry = tag[0]
+            if outcome == REJECTED:
+                dead_letter(self._connection.broker, entry, *reasons)
+            if outcome == REJECTED or outcome == ACCEPTED:
+                _deferred.remove(tag)
+                entry.queue.settle(entry)
+            else:
+                tag[1] = None  # it stays deferred
+        if not self._queue.deleted:
+            self._queue.dispatch()
+        return {}
+
+
+class NotDeferred(AMQPError):
+    code = 404
+    condition = "com.microsoft:message-not-found"
+
+
+def _given(body, key, kind):
+    if not isinstance(body.get(key), kind):
+        raise SyntaxFailure("no %s" % key)
+    return body[key]
