@@ -227,7 +227,7 @@ def _id_text(buf, i):
 def _queue_of(buf, i):
     """The reply-to for the address at *i*: a queue's name, or the address when it is another."""
     at, n = octets_at(buf, i)
-    if at < 0 or bytes(buf[at : at + 6]) != b"/queue":
+    if at < 0 or bytes(buf[at : at + 7]) not in (b"/queues", b"/queue/"):
         return _short_at(buf, i)
     try:
         name = parse_target(str(bytes(buf[at : at + n]), "utf-8")).queue

@@ -1,6 +1,5 @@
 """AMQP 1.0 on a board: what a client of it costs, and that it works beside one of 0-9-1."""
 
-import threading
 import time
 
 from proton import Message

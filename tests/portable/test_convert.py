@@ -225,8 +225,12 @@ def test_a_reply_to_that_is_a_queue_is_its_name():
 
 
 def test_another_reply_to_stays_what_it_is():
-    for address in ("q", "/exchanges/e/k", "/queue/q", ""):
+    for address in ("q", "/exchanges/e/k", "/topic/k", "/queue", ""):
         assert v091_of(listed(reply_to=address))["reply_to"] == address.encode()
+
+
+def test_a_reply_to_of_jms_is_a_queue():
+    assert v091_of(listed(reply_to="/queue/a%2Fb"))["reply_to"] == b"a/b"
 
 
 def test_a_reply_to_that_is_none_is_left_out():

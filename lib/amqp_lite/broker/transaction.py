@@ -13,6 +13,7 @@ from ..compat import const
 from ..errors import PreconditionFailed, ResourceLimitExceeded
 from ..log import log
 from ..store.ring import CHAIN, COMMIT, COUNTS, PART
+from .message import PERSISTENT
 from .queue import EntryList, text
 
 ACCEPTED = const(0)  # outcomes
@@ -348,7 +349,7 @@ class Transaction:
 
 def _is_stored(broker, message, queue):
     """Whether *message* survives a restart in *queue*."""
-    if not message.persistent or not broker.store.keeps or queue.number < 0:
+    if not message.flags & PERSISTENT or not broker.store.keeps or queue.number < 0:
         return False
     return queue.ttl_of(message) != 0
 
