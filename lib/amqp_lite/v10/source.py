@@ -13,7 +13,7 @@ what it selects, so that whoever attaches the link again finds what came meanwhi
 Imported when the first such link is attached.
 """
 
-from ..access import READ
+from ..access import CONFIGURE, READ
 from ..broker.broker import MAX_TTL_MS
 from ..broker.exchange import HEADERS
 from ..broker.queue import is_behind
@@ -220,7 +220,9 @@ class Receiver(Outgoing):
 
     def _make(self, durable, own, exchange, key, arguments):
         broker = self.connection.broker
-        queue = broker.own_queue(self._name(), durable, own)
+        name = self._name()
+        self.connection.user.demand(CONFIGURE, name, "queue")
+        queue = broker.own_queue(name, durable, own)
         try:
             broker.bind(exchange, queue, key, arguments)
         except AMQPError:
