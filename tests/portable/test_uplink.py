@@ -2,6 +2,8 @@
 
 import wire
 from bridged import Bridged
+from clients10 import ask, sender, session
+from wire10 import message, transfer
 from world import contents, tag_of
 
 BOOT = b"0000beef"  # of messages in the store
@@ -512,3 +514,30 @@ def test_an_hour_with_an_upstream_slower_than_the_sensors():
     assert not confirmed and waiting > 50
     assert doubles <= 7 * 4, doubles  # seven cuts, a window each
     print("published %d, arrived %d, twice %d, waited %d" % (number, arrived, doubles, waiting))
+
+
+def test_messages_of_amqp_1_0_go_up_as_0_9_1():
+    b = bridge()
+    peer = session(b.edge)
+    sender(peer, "/queues/telemetry")
+    value = message(b"", durable=True)[:-5] + b"\0\x53\x77\xa1\x04text"
+    long = bytes([65 + k % 26 for k in range(6000)])
+    expected = []
+    for k, (payload, body) in enumerate((
+        (message(b"21.5", durable=True, ttl=9000, headers={"room": "k1"}), b"21.5"),
+        (value, b"\0\x53\x77\xa1\x04text"), (message(b"", durable=True), b""),
+    )):  # fmt: skip
+        ask(peer, transfer(payload, k))
+        expected.append(body)
+    whole = message(long, durable=True)
+    for i in range(0, len(whole), 700):
+        more = i + 700 < len(whole) or None
+        ask(peer, transfer(whole[i : i + 700], None if i else 3, more=more))
+    b.run()
+    arrived = b.arrived("telemetry")
+    assert [body for body, _ in arrived] == expected + [long]
+    first, second = arrived[0][1], arrived[1][1]
+    assert first["headers"][b"room"] == b"k1" and first["headers"][b"x-edge-device"] == b"edge-1"
+    assert first["expiration"] == b"9000" and first["delivery_mode"] == 2
+    assert second["type"] == b"amqp-1.0" and second["message_id"].startswith(b"edge-1:")
+    assert b.status()["settled"] == 4
