@@ -15,6 +15,7 @@ _DISPOSITION = const(26)  # octets of one's frame besides the state
 _GRANT = const(49)
 _OURS = const(0x3FFFFFFF)  # our outgoing-window: credit limits us, not this
 _HEAD = const(33)  # octets of a delivery's first transfer besides its payload
+_LIST = const(12)  # where the size of its fields is in it
 _MORE_HEAD = const(24)  # of the others
 _WORTH = const(64)  # octets of payload a transfer carries at least, but for the last
 
@@ -130,15 +131,21 @@ class Output(Outbox):
         self._lead = lead
         self._lead_at = 0
         self.part_order = 0
-        size = min(left, min(self.size - at, self.frame_max) - _HEAD)
+        state = link.state
+        head = _HEAD + len(state)
+        size = min(left, min(self.size - at, self.frame_max) - head)
         serial = top << 30 | low
         # handle, delivery-id, delivery-tag, message-format, settled, more
         struct.pack_into(
-            ">IBBHBBBBBBBIBIBBIBBB", self.buffer, at, _HEAD + size, 2, 0, link.session.channel,
+            ">IBBHBBBBBBBIBIBBIBBB", self.buffer, at, head + size, 2, 0, link.session.channel,
             0, 0x53, 0x14, 0xC0, 20, 6, 0x70, link.handle, 0x70, serial, 0xA0, 4, serial, 0x43,
             0x41 if settled else 0x42, 0x42 if size == left else 0x41,
         )  # fmt: skip
-        self._put(message, size, at + _HEAD)
+        if state:
+            self.buffer[at + _LIST] += len(state)
+            self.buffer[at + _LIST + 1] = 8  # fields
+            copy(self.buffer, at + _HEAD, state, 0, len(state))
+        self._put(message, size, at + head)
         link.session.sent()
         if size < left:
             message.references += 1
