@@ -31,6 +31,7 @@ class Ledger:
 
     def __init__(self, broker):
         self.broker = broker
+        self.serial = 0  # of txn-ids
         self.operations = min(_OPERATIONS, 1 + broker.entries.size // 4)  # of one
         self.alive = min(_ALIVE, 1 + broker.consumers.size // 4)  # that may still begin
         self.messages = broker.pool.messages.size // 2  # likewise; others need the rest
@@ -64,16 +65,20 @@ class Transaction:
     def operations(self):
         return len(self._publishes) + self.entries.count
 
-    def _begin(self):
-        """One operation more. Raises ResourceLimitExceeded."""
-        ledger = self._ledger
-        if self.operations() >= ledger.operations:
-            raise ResourceLimitExceeded("a transaction of more than %d" % ledger.operations)
+    def begin(self):
+        """It counts as one of those alive. Raises ResourceLimitExceeded."""
         if not self._begun:
-            if not ledger.alive:
+            if not self._ledger.alive:
                 raise ResourceLimitExceeded("too many transactions at once")
-            ledger.alive -= 1
+            self._ledger.alive -= 1
             self._begun = True
+
+    def _add(self):
+        """One operation more. Raises ResourceLimitExceeded."""
+        most = self._ledger.operations
+        if self.operations() >= most:
+            raise ResourceLimitExceeded("a transaction of more than %d" % most)
+        self.begin()
 
     def publish(self, message, mandatory=False):
         """Publish *message* with the rest, taking over its reference.
@@ -84,7 +89,7 @@ class Transaction:
         ledger = self._ledger
         blocks = (message.size + pool.block_size - 1) // pool.block_size
         try:
-            self._begin()
+            self._add()
             if not ledger.messages or blocks > ledger.blocks:
                 raise ResourceLimitExceeded("transactions hold half of all messages")
             if message.chain is not None and not self._broker.store.has_chains():
@@ -102,12 +107,12 @@ class Transaction:
 
         giver    takes it back by give_back(entry, settled) after a rollback; after a commit it is
                  told finished(tag, outcome) unless *settled*
-        settled  the receiver has settled it
+        settled  the receiver has settled it; None: not, and give_back() shall not ask for that
 
         Raises ResourceLimitExceeded; it is given back then.
         """
         try:
-            self._begin()
+            self._add()
         except ResourceLimitExceeded:
             giver.give_back(entry, settled)
             raise
@@ -126,12 +131,18 @@ class Transaction:
         """Forget everything. It may begin anew."""
         for message, _, _ in self._publishes:
             self._broker.pool.release(message)
+        queues = []
         while self.entries.tail is not None:
             entry = self.entries.tail
+            if entry.queue not in queues:
+                queues.append(entry.queue)
             self.entries.remove(entry)
             _, giver, settled = self._settled.pop()
             giver.give_back(entry, settled)
         self._end()
+        for queue in queues:
+            if not queue.deleted:
+                queue.dispatch()
 
     def _end(self):
         ledger = self._ledger

@@ -82,6 +82,7 @@ class Connection(FrameReader):
     """
 
     beat = (_EMPTY_FRAME,)
+    works = None  # transactions by txn-id, once there was one; see coordinator.py
     too_much = FramingError
 
     def __init__(self, broker, access, profile, name, vhosts, other=None):
@@ -156,7 +157,7 @@ class Connection(FrameReader):
             # and it may be gone without our notice.
             if ticks_diff(now, self._short_since) > self._patience:
                 for channel in self.sessions:
-                    if self.sessions[channel].unsettled.count:
+                    if self.works or self.sessions[channel].unsettled.count:
                         return "it waits for memory and holds some"
         return overdue
 

@@ -19,7 +19,6 @@ from ..errors import (
     ContentTooLarge,
     NotAllowed,
     NotFound,
-    NotImplementedHere,
     ResourceLimitExceeded,
     SyntaxFailure,
 )
@@ -46,6 +45,7 @@ from .performatives import (
     REJECTED,
     SOURCE,
     TARGET,
+    TRANSACTIONAL_STATE,
     described,
     described_value,
     error_value,
@@ -68,7 +68,9 @@ _ADDRESS, _DURABLE, _EXPIRY, _TIMEOUT, _DYNAMIC = const(0), const(1), const(2), 
 _MODE, _FILTER, _DEFAULT, _CAPABILITIES = const(6), const(7), const(8), const(10)  # of a source
 _TARGET_CAPABILITIES = const(6)
 _FLOW_COUNT, _FLOW_CREDIT, _FLOW_DRAIN, _FLOW_ECHO = const(5), const(6), const(8), const(9)
+_FLOW_PROPERTIES = const(10)
 _ID, _DELIVERY_TAG, _SETTLED, _MORE, _ABORTED = const(1), const(2), const(4), const(5), const(9)
+_STATE = const(7)
 
 _RELEASED = b"\x00\x53\x26\x45"
 ABORTED_BY_PEER = AMQPError("aborted")
@@ -102,8 +104,8 @@ class Link:
         if not fields.has(k):
             raise InvalidField("a link without its terminus")
         terminus.scan(fields.buf, fields.at[k], skip_value(fields.buf, fields.at[k]))
-        if terminus.code == COORDINATOR:
-            raise NotImplementedHere("transactions")
+        if terminus.code == COORDINATOR and k == _TARGET and not self.to_peer:
+            return terminus
         if terminus.code != code:
             raise InvalidField("a terminus that is a %s" % terminus.name())
         if terminus.has(_ADDRESS) and fields.buf[terminus.at[_ADDRESS]] & 0xEF != 0xA1:
@@ -263,12 +265,18 @@ class Incoming(Link):
         self._more = False
         self._route = None
         self._stamp = 0
+        self._work = None  # the transaction it is part of
         self._promised = 0  # entries
 
     def attach(self, fields):
         """The peer's attach: answer it. Raises what may_not be."""
         self.note_count(fields)
         terminus = self._terminus(fields, _TARGET, TARGET)
+        if terminus.code == COORDINATOR:
+            from .coordinator import take_over  # late: few peers have transactions
+
+            take_over(self, fields)
+            return
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
             return
@@ -371,6 +379,7 @@ class Incoming(Link):
             raise NotAllowedNow("a delivery-id that is not the next one")
         self._id_top = fields.serial_top(_ID)
         self._refused = None
+        self._work = self._work_in(fields) if fields.has(_STATE) else None
         if not fields.boolean(_ABORTED):
             try:
                 if not self._begin_message(fields, buf, i, end, more):
@@ -384,6 +393,16 @@ class Incoming(Link):
         self._amid = True
         self._settled = False
         return True
+
+    def _work_in(self, fields):
+        """The transaction that a transfer is of, or None. Raises UnknownTransaction."""
+        state = self.connection.terminus
+        state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
+        if state.code != TRANSACTIONAL_STATE:
+            return None
+        from .coordinator import work_in
+
+        return work_in(self.connection, state)
 
     def _begin_message(self, fields, buf, i, end, more):
         broker = self.connection.broker
@@ -534,17 +553,25 @@ class Incoming(Link):
             except SyntaxFailure as error:
                 self._abandon()
                 self._refused = error
-        if self._refused is not None:
-            return described(REJECTED, error_value(self._refused))
+                message = None
         self.message = None
         broker.promised -= self._promised
         self._promised = 0
+        if self._work is not None:
+            return self._work.publish(message, self._refused, self._is_routed())
+        if self._refused is not None:
+            return described(REJECTED, error_value(self._refused))
         queues = broker.publish(message, self._route, self._stamp)
         broker.pool.release(message)
         if queues < 0:
             full = ResourceLimitExceeded("a queue is full, or the store")
             return described(REJECTED, error_value(full))
         return None if queues else _RELEASED
+
+    def _is_routed(self):
+        """Whether its message goes somewhere, as far as can be told before it is published."""
+        route = self._route
+        return route is None or route.stamp != self._stamp or route.by_headers or route.count
 
     def _abandon(self):
         """Drop the half-received message."""
@@ -580,6 +607,8 @@ class Outgoing(Link):
     """The peer receives: the sink of a queue's consumer."""
 
     tag = b""  # octets of its delivery-tags before the delivery-id
+    work = None  # the transaction in which it acquires,
+    state = b""  # and what its transfers say then, see Output.send()
 
     def __init__(self, session, handle, name):
         Link.__init__(self, session, handle, name, True)
@@ -652,6 +681,8 @@ class Outgoing(Link):
     def accepts(self, consumer, message):
         if not self.credit or not self.session.may_send():
             return False
+        if self.work is not None and not self.work.has_room():
+            return False
         size = message.properties + message.body
         if not message.flags & AMQP10:
             size += _GROWTH * message.properties
@@ -667,6 +698,8 @@ class Outgoing(Link):
             entry.tag = low
             session.unsettled.append(entry)
             self.connection.output.mark(entry)
+            if self.work is not None:
+                self.work.acquired(session, low)
 
     def send(self, message, tries, settled):
         """Begin the transfer of *message*, which was given back *tries* times."""
@@ -714,6 +747,7 @@ class Outgoing(Link):
             if entry.consumer is consumer:
                 entry.consumer = None
             entry = entry.next
+        self._forget(consumer)
         self.session.cancel(self, DetachForced("the queue is gone"))
 
     # --- what the peer says ---
@@ -722,6 +756,10 @@ class Outgoing(Link):
         count = fields.serial(_FLOW_COUNT) if fields.has(_FLOW_COUNT) else 0
         if fields.has(_FLOW_CREDIT):
             self.credit = max(0, fields.uint(_FLOW_CREDIT, 0) - (self._count - count & _SERIAL))
+        if fields.has(_FLOW_PROPERTIES) or self.work is not None:
+            from .coordinator import associate
+
+            associate(self, fields)
         self._drains = fields.boolean(_FLOW_DRAIN)
         self.owed = self.owed or fields.boolean(_FLOW_ECHO)
         if self.consumer is not None:
@@ -755,6 +793,15 @@ class Outgoing(Link):
         """It has ended: its consumer leaves, what it had stays with the session."""
         self.connection.output.drop_body(self)
         consumer = self.consumer
+        if self.work is not None:
+            self.work.leave(self)
         if consumer is not None:
             self.consumer = None
+            self._forget(consumer)
             consumer.queue.unsubscribe(consumer)
+
+    def _forget(self, consumer):
+        """*consumer* leaves; what it held stays in the transactions that settle it."""
+        works = self.connection.works
+        for txn_id in works or ():
+            works[txn_id].transaction.forget_consumer(consumer)

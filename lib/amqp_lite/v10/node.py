@@ -147,7 +147,7 @@ class Requests(Incoming):
         self.count_top = link.count_top
         self._most = self.connection.broker.properties_most
         self._filled = 0  # octets of `message`
-        self._handler = make(self)
+        self._handler = make and make(self)
 
     def attach(self, fields):
         _answer_attach(self, fields, None, self._most)

@@ -16,6 +16,7 @@ _GRANT = const(49)
 _OURS = const(0x3FFFFFFF)  # our outgoing-window: credit limits us, not this
 _HEAD = const(33)  # octets of a delivery's first transfer besides its payload
 _TAG_AT = const(26)  # where the octets of its delivery-tag are
+_LIST = const(12)  # where the size of its fields is in it
 _MORE_HEAD = const(24)  # of the others
 _WORTH = const(64)  # octets of payload a transfer carries at least, but for the last
 
@@ -132,7 +133,8 @@ class Output(Outbox):
         self._lead_at = 0
         self.part_order = 0
         tag = len(link.tag)
-        head = _HEAD + tag
+        state = link.state
+        head = _HEAD + tag + len(state)
         size = min(left, min(self.size - at, self.frame_max) - head)
         serial = top << 30 | low
         # handle, delivery-id, delivery-tag, message-format, settled, more
@@ -145,6 +147,10 @@ class Output(Outbox):
         if tag:
             copy(self.buffer, at, self.view, at + tag, _TAG_AT)
             copy(self.buffer, at + _TAG_AT, link.tag, 0, tag)
+        if state:
+            self.buffer[at + _LIST] += len(state)
+            self.buffer[at + _LIST + 1] = 8  # fields
+            copy(self.buffer, at + _HEAD + tag, state, 0, len(state))
         self._put(message, size, at + head)
         link.session.sent()
         if size < left:

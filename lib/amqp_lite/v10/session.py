@@ -26,6 +26,7 @@ from .performatives import (
     RECEIVED,
     REJECTED,
     RELEASED,
+    TRANSACTIONAL_STATE,
     described,
     described_value,
     error_value,
@@ -63,6 +64,7 @@ _SETTLED = const(3)
 _STATE = const(4)
 _FAILED = const(0)
 _UNDELIVERABLE = const(1)
+_TX_OUTCOME = const(1)
 
 _ACCEPTED = b"\x00\x53\x24\x45"
 
@@ -94,6 +96,7 @@ class Session:
         self.due_id = -1  # delivery-id of the peer's next one, lower 30 bits; -1: any
         self._failures = connection.broker.failures
         self._owed = False  # the peer wants to hear how things are
+        self._work = None  # the transaction that the disposition being read is of
 
     def begin(self, fields):
         """The peer's begin: answer it. Raises InvalidField when it answers one of ours."""
@@ -362,6 +365,7 @@ class Session:
         if count > _SERIAL >> 1:
             raise InvalidField("a disposition whose last is before its first")
         settled = fields.boolean(_SETTLED)
+        self._work = None
         outcome = self._outcome(fields)
         if not outcome and not settled:
             return  # the state of one that goes on
@@ -382,6 +386,9 @@ class Session:
                 tag = entry.tag
                 consumer = entry.consumer
                 default = consumer.sink.default_outcome if consumer is not None else 0
+                if self.connection.works and self._is_work(entry, outcome or default, settled):
+                    entry = before
+                    continue
                 self._finish(entry, outcome or default)
                 if not settled:
                     self._tell_settled(tag, state)
@@ -396,12 +403,22 @@ class Session:
         """The descriptor of the outcome that a disposition says; 0 for none."""
         if not fields.has(_STATE):
             return 0
-        return self.outcome_at(fields.buf, fields.at[_STATE])
+        state = self.connection.terminus
+        state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
+        if state.code == TRANSACTIONAL_STATE:
+            from .coordinator import work_in
+
+            self._work = work_in(self.connection, state)
+            return self.outcome_at(state.buf, state.at[_TX_OUTCOME]) if state.has(1) else 0
+        return self._outcome_of(state)
 
     def outcome_at(self, buf, i):
         """The same for the delivery state at *i*. Raises InvalidField for another list."""
         state = self.connection.terminus
         state.scan(buf, i, len(buf))
+        return self._outcome_of(state)
+
+    def _outcome_of(self, state):
         if state.code == RECEIVED:
             return 0
         if not ACCEPTED <= state.code <= MODIFIED:
@@ -411,6 +428,49 @@ class Session:
                 return REJECTED
             return MODIFIED if state.boolean(_FAILED) else RELEASED
         return state.code
+
+    # --- transactions, see coordinator.py ---
+
+    def _is_work(self, entry, outcome, settled):
+        """Whether a disposition of *entry* is part of a transaction; it knows then."""
+        work = self._work
+        if work is None:
+            from .coordinator import acquirer
+
+            work = acquirer(self, entry)
+            if work is None:
+                return False
+        work.settle(self, entry, outcome, settled)
+        return True
+
+    def give_back(self, entry, settled):
+        """The transaction in which *entry* was settled was rolled back."""
+        if settled is False and entry.consumer is not None:
+            from ..broker.transaction import insert_by_tag
+
+            insert_by_tag(self.unsettled, entry)
+            return
+        entry.queue.requeue(entry)
+        if settled is None:
+            self.finished(entry.tag, 2)
+
+    def finished(self, tag, outcome):
+        """Settle what the peer did not; *outcome* is one of broker/transaction.py."""
+        if not self.closing and self.connection.sessions.get(self.channel) is self:
+            outcome = (ACCEPTED, REJECTED, RELEASED, MODIFIED)[outcome]
+            self._tell_settled(tag, described_value(outcome))
+
+    def release_one(self, tag):
+        """Take back a delivery of a transaction that was rolled back: its queue, or None."""
+        entry = self.unsettled.tail
+        while entry is not None and entry.tag != tag:
+            entry = entry.prev
+        if entry is None:
+            return None
+        queue = entry.queue
+        self._take_back(entry, True)
+        self.finished(tag, 2)
+        return queue
 
     def _finish(self, entry, outcome):
         metrics = self.connection.broker.metrics
