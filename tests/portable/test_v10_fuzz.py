@@ -12,6 +12,7 @@ import sessions10
 import wire
 import wire10
 from amqp_lite.compat import MICROPYTHON, ticks_add
+from amqp_lite.errors import SyntaxFailure
 from amqp_lite.v10 import performatives as performative
 from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.frames import AMQP, SASL
@@ -192,6 +193,126 @@ def some_frame():
         for _ in range(random.randrange(5)):
             body += octets_of(some_section())
     return frame(AMQP if random.randrange(30) else SASL, random.choice((0, 0, 0, 1, 2)), body)
+
+
+# --- frames that fit where the peer is, but for their values ---
+
+
+def live_attach(handle, channel):
+    """Of a receiver mostly, with something that may be wanted of a source."""
+    name = random.choice(("up", "down", "sub", "m", "l", "n" * 200))
+    address = random.choice(
+        ("/queue/q", "/queue/r", "amq.topic", "amq.headers", "/topic/a.*", "/exchange/amq.headers",
+         "/management", some_text(), None)
+    )  # fmt: skip
+    if random.randrange(3) == 0:
+        return wire10.attach_sender(name, address, handle, channel, random.choice((None, 0, 1, 2)))
+    options = {}
+    for key, values in (
+        ("durable", (0, 1, 2, 9)), ("expiry", ("never", "link-detach", "x")),
+        ("timeout", (0, 5, 2**32 - 1)), ("dynamic", (True,)), ("mode", ("copy", "move", "x")),
+        ("filter", None), ("default", None), ("capability", ("topic", "queue")),
+    ):  # fmt: skip
+        if random.randrange(3) == 0:
+            options[key] = random.choice(values) if values else None
+    if "filter" in options:
+        options["filter"] = some_filters()
+    if "default" in options:
+        options["default"] = some_list(random.choice((0x24, 0x25, 0x26, 0x27, 0x27, 0x23)))
+    if random.randrange(20) == 0:
+        address = wire10.NO_SOURCE
+    return wire10.attach_receiver(
+        name, address, handle, channel, random.choice((None, None, 0, 1, 2)), **options
+    )
+
+
+def live_request():
+    """The octets of a request to /management, or nearly."""
+    method = random.choice(("GET", "PUT", "PUT", "POST", "DELETE", "x"))
+    path = random.choice(
+        ("/queues/q", "/queues/", "/queues/q/messages", "/exchanges/e", "/exchanges/amq.topic",
+         "/bindings", "/bindings?src=e&dstq=q&key=k", "/bindings?%", "/auth/tokens", "/queues/%zz",
+         "/bindings/src=e;dstq=q;key=k;args=", some_text())
+    )  # fmt: skip
+    body = some_value()
+    if random.randrange(4):
+        body = {}
+        for key in (
+            "durable", "auto_delete", "exclusive", "internal", "type", "arguments", "source",
+            "destination_queue", "destination_exchange", "binding_key",
+        ):  # fmt: skip
+            if random.getrandbits(1):
+                body[key] = random.choice(
+                    (True, False, "q", "e", "amq.topic", "headers", "x" * 300, some_value(1),
+                     {"x-max-length": 5}, {some_text(): some_value(1)}, {"k": some_value(1)})
+                )  # fmt: skip
+    number = random.choice((1, "id", b"id", None, some_value(1)))
+    reply = random.choice(("$me", "$me", None, "m", "/management"))
+    octets = octets_of(performative.described_value(0x73, number, None, path, method, reply))
+    return octets + octets_of(Described(Typed(0x53, 0x77), body))
+
+
+def live_transfer(session, link):
+    if link.node is not None:
+        octets = live_request()
+    elif random.getrandbits(1):
+        octets = b"".join([octets_of(some_section()) for _ in range(random.randrange(5))])
+    else:
+        octets = wire10.message(
+            bytes(random.choice((0, 1, 40, 500, 3000))), random.choice((None, True)),
+            random.choice((None, 1, 9000)), random.choice((None, "q", "/queues/r", some_text())),
+            random.choice((None, "s", "a.b")), random.choice((None, b"guest", b"x")),
+            random.choice((None, {"k": some_value(1)})),
+        )  # fmt: skip
+    first = not link._amid
+    return wire10.transfer(
+        octets, max(0, session.due_id) if first else None, link.handle, session.channel,
+        random.choice((None, True, False)), random.choice((None, None, True)),
+        b"t" if first else None, aborted=random.choice((None,) * 9 + (True,)),
+    )  # fmt: skip
+
+
+def live_disposition(session):
+    tags = []
+    entry = session.unsettled.head
+    while entry is not None:
+        tags.append(entry.tag)
+        entry = entry.next
+    first = random.choice(tags) if tags else random.randrange(10)
+    body = [
+        True,
+        uint(first),
+        random.choice((None, uint(first + 3))),
+        random.choice((True, False)),
+    ]
+    state = some_list(random.choice((0x24, 0x25, 0x26, 0x27, 0x27, 0x23, 0x34)))
+    body.append(random.choice((None, state)))
+    return frame(AMQP, session.channel, octets_of(performative.described_value(0x15, *body)))
+
+
+def live_frame(engine):
+    """A frame that this peer might send now."""
+    if not engine.sessions:
+        return some_frame()
+    channel = random.choice(sorted(engine.sessions))
+    session = engine.sessions[channel]
+    handles = sorted(session.links)
+    kind = random.randrange(16)
+    if kind < 3 or not handles:
+        return live_attach(random.randrange(10), channel)
+    if kind == 3:
+        return wire10.detach(random.choice(handles), channel, random.choice((None, True)))
+    if kind == 4:
+        return random.choice((wire10.end(channel), wire10.begin(channel + 1), some_frame()))
+    link = session.links[random.choice(handles)]
+    if not link.to_peer:
+        return live_transfer(session, link)
+    if kind < 9:
+        return live_disposition(session)
+    return wire10.credit(
+        link.handle, random.choice((0, 1, 2, 50, 2**32 - 1)), link._count, channel,
+        random.choice((None, None, True)), random.choice((None, True)),
+    )  # fmt: skip
 
 
 # --- the ways to bend a session: function(list of frames) ---
@@ -393,16 +514,23 @@ def play(world):
         count = random.randrange(1, 5)
         peer.send(b"".join(frames[:count]))
         peer.check()
+        while not peer.gone and random.randrange(3):
+            try:
+                octets = live_frame(peer.engine)
+            except SyntaxFailure:  # values deeper than we write
+                octets = some_frame()
+            peer.send(octets)
+            peer.check()
+            world.bent += 1
         del frames[:count]
         stalled = world.neighbour.engine.stalled
         if random.randrange(8) == 0 and b"q" in world.broker.queues and not stalled:
-            # In the other protocol's words.
-            world.neighbour.send(
-                wire.get(1, "q", no_ack=1) if random.getrandbits(1) else wire.publish(
-                    1, "", "q", "x" * random.choice((0, 10, 1500)),
-                    wire.properties(headers={"k": 1}, delivery_mode=random.choice((1, 2))),
-                )
-            )  # fmt: skip
+            # In the other protocol's words, on a channel that may be closed for it.
+            other = wire.get(2, "q", no_ack=1)
+            if random.getrandbits(1):
+                properties = wire.properties(headers={"k": 1}, delivery_mode=random.choice((1, 2)))
+                other = wire.publish(2, "", "q", "x" * random.choice((0, 10, 1500)), properties)
+            world.neighbour.send(wire.open_channel(2) + other + wire.close_channel(2))
             world.neighbour.take()
         if random.randrange(40) == 0:
             world.wait(random.choice((250, 3000, 12000, 130000)))

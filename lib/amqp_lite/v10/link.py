@@ -199,16 +199,17 @@ class Link:
         settle = Typed(0x50, self.settle_mode(fields))
         broker = self.connection.broker
         largest = max(broker.message_max, broker.stored_max if broker.store.keeps else 0)
-        self.session.send(
-            described(
-                ATTACH, self.name, uint(self.handle), not self.to_peer, settle,
-                # Whether it waits for us to settle, too: as it likes it, and we never do.
-                Typed(0x50, min(fields.uint(_RCV_SETTLE, 0), 1) if self.to_peer else 0),
-                source, target, None, None, count,
-                None if self.to_peer else Typed(0x80, most or largest),
-                None, None, properties,
-            )
+        octets = described(
+            ATTACH, self.name, uint(self.handle), not self.to_peer, settle,
+            # Whether it waits for us to settle, too: as it likes it, and we never do.
+            Typed(0x50, min(fields.uint(_RCV_SETTLE, 0), 1) if self.to_peer else 0),
+            source, target, None, None, count,
+            None if self.to_peer else Typed(0x80, most or largest),
+            None, None, properties,
         )  # fmt: skip
+        if len(octets) + 8 > self.connection.output.frame_max:
+            raise ResourceLimitExceeded("the answer is longer than the peer's frames")
+        self.session.send(octets)
 
     def closed(self):
         """The peer's detach closes what the link was attached to."""

@@ -16,7 +16,7 @@ from ..errors import (
     ResourceLimitExceeded,
     SyntaxFailure,
 )
-from .codec import check_value
+from .codec import check_value, skip_value
 from .link import ABORTED_BY_PEER, CREDIT, Incoming, Outgoing
 from .performatives import (
     ACCEPTED,
@@ -34,6 +34,7 @@ from .sections import VALUE, section_at, section_value
 from .values import Described, Typed, read_value, write_value
 
 _MOST = const(16)  # answers that wait on one link
+_PAIRED = const(64)  # octets of properties that are sent back
 _HEAD = const(40)  # octets of a transfer of ours besides its payload, at most
 _ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
 
@@ -127,14 +128,18 @@ def _answer_attach(link, fields, count, most=None):
     # Some peers take an answer without a source or a target for a refusal.
     link._answer(
         fields,
-        _typed(fields, _SOURCE) or described_value(SOURCE),
-        _typed(fields, _TARGET) or described_value(TARGET),
-        count, most, _typed(fields, _PROPERTIES),
+        link._echo(fields, _SOURCE, SOURCE) or described_value(SOURCE),
+        link._echo(fields, _TARGET, TARGET) or described_value(TARGET),
+        count, most, _properties(fields),
     )  # fmt: skip
 
 
-def _typed(fields, k):
-    return read_value(fields.buf, fields.at[k], True)[0] if fields.has(k) else None
+def _properties(fields):
+    """Those of the attach, `paired` or so; None when they are more than that."""
+    at = fields.at[_PROPERTIES]
+    if at < 0 or skip_value(fields.buf, at) - at > _PAIRED:
+        return None
+    return read_value(fields.buf, at, True)[0]
 
 
 class Requests(Incoming):

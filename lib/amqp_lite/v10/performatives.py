@@ -107,7 +107,7 @@ _KINDS = {
     0x78: b"\xa0\xb0",  # x: binary
     0x79: b"\xa3\xb3",  # y: symbol
 }
-_DESCRIPTION = const(200)  # letters of an error's text
+_DESCRIPTION = const(200)  # letters of an error's text, and half as many that are no ASCII
 _ANY = const(0x2A)
 _CAPITAL = const(0x20)  # this bit is not set
 
@@ -302,7 +302,10 @@ def described_value(code, *fields):
 
 def error_value(error):
     """The AMQPError *error* as a field of what ends a link, a session or a connection."""
-    return described_value(ERROR, Symbol(condition_of(error)), error.text[:_DESCRIPTION])
+    text = error.text[:_DESCRIPTION]
+    if len(text.encode()) > 2 * _DESCRIPTION:
+        text = text[: _DESCRIPTION // 2]  # so that it fits in the smallest frame
+    return described_value(ERROR, Symbol(condition_of(error)), text)
 
 
 def frame(kind, channel, body):

@@ -165,6 +165,7 @@ class Session:
         except (SyntaxFailure, FramingError):
             raise
         except AMQPError as error:
+            self._drop(link)
             link.refuse(fields, error)
 
     def attach_link(self, link, fields):

@@ -66,10 +66,11 @@ class _Filters:
             if one.descriptor.code & 0x0F == 3 and not isinstance(descriptor, Symbol):
                 descriptor = Symbol(descriptor)
         value = getattr(one, "value", None)
+        is_map = getattr(value, "code", 0) & 0xEF == 0xC1
         value = getattr(value, "value", None)
         if descriptor in _KEYS and isinstance(value, str):
             self.key = value.encode()
-        elif descriptor in _ARGUMENTS and isinstance(value, list):
+        elif descriptor in _ARGUMENTS and is_map:
             self.arguments = _table(value)
         elif descriptor in _SELECTORS and isinstance(value, str) and value:
             try:
@@ -85,12 +86,26 @@ class _Filters:
 
 
 def _table(pairs):
-    """The map *pairs* of Typed as the arguments of a binding."""
-    return {
-        key.value.encode(): value.value.encode() if isinstance(value.value, str) else value.value
-        for key, value in pairs
-        if isinstance(key.value, str)
-    }
+    """The map *pairs* of Typed as the arguments of a binding. Raises InvalidField."""
+    table = {}
+    for key, value in pairs:
+        name = _plain(key)
+        value = _plain(value)
+        if not isinstance(name, bytes) or len(name) > _LONGEST:
+            raise InvalidField("a header's name of more than 255 octets, or none")
+        if isinstance(value, int) and not -0x8000000000000000 <= value < 0x8000000000000000:
+            raise InvalidField("a number that no header of a binding can be")
+        if not (value is None or isinstance(value, (bool, int, float, bytes))):
+            raise InvalidField("a value that no header of a binding can be")
+        table[name] = value
+    return table
+
+
+def _plain(one):
+    """What is in a Typed, text as octets."""
+    value = getattr(one, "value", one)
+    value = getattr(value, "text", value)
+    return value.encode() if isinstance(value, str) else value
 
 
 def take_over(link, fields):
@@ -119,6 +134,7 @@ def take_over(link, fields):
         one.attach_more(fields, filters, where, queue, exchange)
     except AMQPError:
         link.session.links[link.handle] = link
+        one.undo()
         raise
 
 
@@ -130,6 +146,7 @@ class Receiver(Outgoing):
         self._filters = None
         self._private = False  # what is not selected is for nobody
         self._subscription = None  # the queue that a detach deletes when it closes
+        self._is_new = False  # that queue
         self._held_up = False  # something selected found no room
 
     # --- attach ---
@@ -194,6 +211,7 @@ class Receiver(Outgoing):
             queue = None
         if queue is None:
             queue = self._make(durable, own, exchange, key, arguments)
+            self._is_new = True
         self._subscription = queue
         return queue
 
@@ -302,6 +320,12 @@ class Receiver(Outgoing):
         if self.consumer is not None and self._filters.selector is not None:
             self.consumer.queue.selective -= 1
         Outgoing.release(self)
+
+    def undo(self):
+        """The attach fails: nothing is left of it."""
+        self.release()
+        if self._is_new:
+            self.closed()
 
     def closed(self):
         """The peer's detach closes what the link was attached to."""
