@@ -424,8 +424,8 @@ class BusSession(Session):
             tags = [tag for tag in self.locks if tag - first & _SERIAL <= count]
         settled = fields.boolean(_SETTLED)
         if not tags:
-            if is_ours and not count and not settled and not self._has(first):
-                if fields.has(_STATE):
+            if is_ours and not count and not settled and self._had(first):
+                if self._outcome(fields):
                     lost = LockLost("the lock of the message is lost")
                     self._tell_settled(first, described_value(REJECTED, error_value(lost)))
                 return
@@ -456,11 +456,12 @@ class BusSession(Session):
                 self._tell_settled(tag, said)
         _dispatch(queues)
 
-    def _has(self, tag):
+    def _had(self, tag):
+        """Whether the peer got a delivery of this id and does not hold it any more."""
         entry = self.unsettled.tail
         while entry is not None and entry.tag != tag:
             entry = entry.prev
-        return entry is not None
+        return entry is None and self.next_id - 1 - tag & _SERIAL < _SERIAL >> 1
 
 
 def _dispatch(queues):
