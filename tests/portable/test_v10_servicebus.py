@@ -4,6 +4,7 @@ from binascii import b2a_base64, hexlify
 
 import wire
 import wire10
+from amqp_lite.broker.exchange import KINDS
 from amqp_lite.v10 import cbs, servicebus
 from amqp_lite.v10.performatives import (
     ACCEPTED,
@@ -311,6 +312,22 @@ def test_who_puts_no_token_is_cut():
     assert one.gone and not other.gone
 
 
+def test_who_puts_no_token_is_a_stranger():
+    made = world(unauthenticated=1)
+    peer = nobody(made)
+    assert peer.engine.user is None  # which the reactor counts
+    put(peer, token(key="wrong"))
+    for _ in range(20):
+        if not peer.gone and not peer.engine.deaf:
+            ask(peer, transfer(request({}, "x" * 300), number(peer), 0))
+    assert peer.engine.deaf  # after login_bytes octets
+    peer = bus(made)
+    assert peer.engine.user.name == b"guest"
+    sender(peer, "q")
+    for _ in range(20):
+        assert send(peer, wire10.message(bytes(300))).descriptor == ACCEPTED
+
+
 def test_links_end_with_their_tokens():
     made = world()
     peer = nobody(made)
@@ -435,6 +452,8 @@ def test_what_cannot_be_sent():
     assert state.descriptor == REJECTED
     assert state.value[0].value[0].text == "amqp:not-implemented"
     assert send(peer, b"\0\x53\x75").descriptor == REJECTED
+    state = send(peer, wire10.message(b"x", user=b"sensor"))
+    assert state.value[0].value[0].text == "amqp:not-allowed"
     assert send(peer, octets.replace(b"scheduled", b"schedules")).descriptor == ACCEPTED
     made.broker.declare_queue(
         b"full", False, None, False, {b"x-max-length": 0, b"x-overflow": b"reject-publish"}
@@ -619,17 +638,44 @@ def test_topics_and_subscriptions():
     made = world()
     broker = made.broker
     queue = broker.declare_queue(b"t/Subscriptions/s", True, None, False, {})
-    broker.bind(broker.declare_exchange(b"t", 1, True, False, False, {}), queue, b"", {})
+    exchange = broker.declare_exchange(b"t", KINDS[b"topic"], True, False, False, {})
+    broker.bind(exchange, queue, b"a.*", {})
     peer = bus(made)
     sender(peer, "amqps://host/t")
-    assert send(peer, wire10.message(b"m")).descriptor in (ACCEPTED, REJECTED)
+    # The subject is the key. What no subscription gets is accepted, too.
+    for subject, more in (("a.b", 1), ("b.b", 0), (None, 0)):
+        before = queue.waiting()
+        assert send(peer, wire10.message(b"m", subject=subject)).descriptor == ACCEPTED
+        assert queue.waiting() == before + more
     for address, condition in (
         ("t/Subscriptions/none", "amqp:not-found"), ("t", "amqp:not-found"),
         ("t/Subscriptions/s/$DeadLetterQueue", None), ("t/Subscriptions/s", None),
+        ("q/$Transfer/$DeadLetterQueue", "amqp:not-found"), ("none/$x", "amqp:not-found"),
     ):  # fmt: skip
         found = ask(peer, wire10.attach_receiver("r", address, 5))
         assert (error_of(found[1]) if len(found) > 1 else None) == condition, address
         ask(peer, wire10.detach(5))
+
+
+def test_what_is_not_there():
+    made = world(auto_declare=0)
+    peer = bus(made)
+    for octets in (
+        wire10.attach_sender("a", "none", 5), wire10.attach_receiver("a", "none", 5),
+        wire10.attach_receiver("a", "none/$DeadLetterQueue", 5),
+        wire10.attach_sender("a", "none/$management", 5),
+    ):  # fmt: skip
+        found = ask(peer, octets)
+        assert names(found) == ["attach", "detach"]
+        assert found[0][2][5:7] == [None, None] or found[0][2][5:] == [None, None, None, None, 0]
+        assert error_of(found[1]) == "amqp:not-found"
+        ask(peer, wire10.detach(5))
+    assert list(made.broker.queues) == [b"q"]
+    # Others may make queues by their names; so may these.
+    peer = bus(world(auto_declare=1))
+    sender(peer, "amqps://host/new")
+    assert send(peer, wire10.message(b"m")).descriptor == ACCEPTED
+    assert bodies(receiver(peer, "new")) == [b"m"]
 
 
 def test_sessions_are_refused():
@@ -794,6 +840,9 @@ def test_what_management_does_not_have():
         assert manage(peer, "peek-message", body) == (400, "amqp:decode-error")
     found = ask(peer, wire10.attach_sender("m", "t/Subscriptions/none/$management", 8))
     assert error_of(found[1]) == "amqp:not-found"
+    peer.world.broker.delete_queue(peer.world.broker.queues[b"q"])
+    body = {"from-sequence-number": 0, "message-count": 10}
+    assert manage(peer, "peek-message", body) == (404, "amqp:not-found")
 
 
 # --- what all receivers have ---
