@@ -56,7 +56,7 @@ class User:
             )
 
 
-NOBODY = User(b"", {"password_hash": None, CONFIGURE: (), WRITE: (), READ: ()})
+NOBODY = object()  # instead of a User: a peer that is one when it has put a token
 
 
 class Access:
@@ -87,7 +87,7 @@ class Access:
         return found
 
     def authenticate(self, mechanism, response, address, subject, tokens=False):
-        """The User whom a peer's SASL *response* (octets) makes of it, or None.
+        """The User whom a peer's SASL *response* (octets) makes of it, or NOBODY, or None.
 
         subject, tokens  as mechanisms()
         """

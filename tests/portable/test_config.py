@@ -285,6 +285,28 @@ def test_tls_of_listeners_is_not_for_boards():
         raise AssertionError("not refused")
 
 
+def test_shared_access_keys_are_of_users():
+    assert load()["shared_access_keys"] == {}
+    keys = {"root": {"key": "c2VjcmV0", "user": "guest"}}
+    settings = load({"shared_access_keys": keys})
+    assert settings["shared_access_keys"] == keys
+    for row, said in (
+        ({"key": "k", "user": "x"}, 'shared_access_keys.root.user: no user "x"'),
+        (
+            {"key": "", "user": "guest"},
+            "shared_access_keys.root.key: expected a name, got an empty string",
+        ),
+        ({"key": "k"}, "shared_access_keys.root.user: missing"),
+    ):  # fmt: skip
+        assert error({"shared_access_keys": {"root": row}}) == said
+    check_room(settings, complete())
+    try:
+        check_room(settings, complete(None, {"heap": 1000000}))
+        assert False
+    except ConfigError as found:
+        assert str(found).startswith("shared_access_keys: a board has no memory")
+
+
 def test_anonymous_is_one_of_the_users_or_nobody():
     assert load()["anonymous"] is None
     assert load({"anonymous": "guest"})["anonymous"] == "guest"

@@ -53,6 +53,7 @@ class World:
 
     def __init__(self, users=USERS, flash=None, anonymous=None, keys=None, **numbers):
         self.numbers = numbers
+        self.keys = keys
         self.profile = dict(PROFILE)
         self.profile.update(numbers)
         self.flash = flash or RamFlash(16, 1024, 64)
@@ -153,7 +154,7 @@ class World:
         for peer in self.peers:
             peer.engine = None  # a board has memory for one
         self.broker = self.access = self.channels = self.engines = None
-        return World(flash=self.flash, **self.numbers)
+        return World(flash=self.flash, keys=self.keys, **self.numbers)
 
 
 class Peer:

@@ -17,13 +17,14 @@ from time import time
 
 from ..broker.queue import text
 from ..compat import const, sha256
-from ..errors import AccessRefused, AMQPError, NotImplementedHere
+from ..errors import AccessRefused, AMQPError, NotImplementedHere, ResourceLimitExceeded
 from ..log import log
 from .address import decode
 from .node import answer_to
 from .values import Typed
 
 _BLOCK = const(64)  # octets, of SHA-256
+_MOST = const(256)  # tokens of one connection
 _LONGEST_MS = const(3600000)  # until the next look whether tokens are still good
 _SCHEME = "SharedAccessSignature "
 
@@ -47,10 +48,21 @@ class Tokens:
         return len(self._found)
 
     def put(self, token):
-        """Raises AccessRefused unless the *token* is good now."""
+        """The User that a *token* makes of the peer.
+
+        Raises AccessRefused when it is not good now, ResourceLimitExceeded.
+        """
         user, path, expiry = _verify(self._connection.access, token)
-        self._found[path] = (user, expiry)
+        found = self._found
+        now = time()
+        for each in list(found):
+            if found[each][1] <= now:
+                del found[each]
+        if len(found) >= _MOST and path not in found:
+            raise ResourceLimitExceeded("more than %d tokens of one connection" % _MOST)
+        found[path] = (user, expiry)
         log.info("%s may use '%s' as '%s'", self._connection.name, path, text(user.name))
+        return user
 
     def demand(self, path):
         """The User by whose key the peer may use *path* now. Raises AccessRefused."""
@@ -70,14 +82,9 @@ class Tokens:
 
     def left_ms(self):
         """How long to wait for the next look; 0: no token is good."""
-        if not self._found:
-            return 0
         now = time()
-        left = max([self._found[path][1] for path in self._found]) - now
-        if left <= 0:
-            return 0
-        next_one = min([row[1] for row in self._found.values() if row[1] > now])
-        return min(_LONGEST_MS, 1000 * int(next_one - now + 1))
+        left = [self._found[path][1] - now for path in self._found if self._found[path][1] > now]
+        return min(_LONGEST_MS, 1000 * int(min(left) + 1)) if left else 0
 
     def expire(self):
         """End the links whose tokens have expired: left_ms()."""
@@ -139,8 +146,7 @@ class Cbs:
         try:
             if request.properties.get("operation") != "put-token":
                 raise NotImplementedHere("only put-token")
-            connection.tokens.put(request.body)
-            connection.admit()
+            connection.admit(connection.tokens.put(request.body))
         except AMQPError as error:
             status = 501 if isinstance(error, NotImplementedHere) else 401
             said = error.text

@@ -286,16 +286,17 @@ class Connection(FrameReader):
             if hostname[6:].encode() not in self._vhosts:
                 raise NotAllowed("vhost '%s' not found" % hostname[6:])
         self.peer = container
-        self.user = self._user
+        self.user = None if self._user is NOBODY else self._user
         self.state = _RUNNING
-        self._timed = self.user is NOBODY  # until it has put a token
+        self._timed = self.user is None  # until it has put a token
         self._beat_ms = idle
         self._channel_max = min(self._channel_max, fields.uint(_CHANNEL_MAX, 65535))
         self.output.frame_max = frame_max
         self.frame_max = self._offer_frame
         self.name = "%s (%s)" % (self.address, printable(container.encode()[:60]))
         if log.level <= INFO:
-            log.info("%s logged in as '%s'", self.name, text(self.user.name))
+            name = text(self.user.name) if self.user else "nobody"
+            log.info("%s logged in as '%s'", self.name, name)
         self._say_open()
 
     def _say_open(self):
@@ -309,8 +310,9 @@ class Connection(FrameReader):
             ),
         )  # fmt: skip
 
-    def admit(self):
-        """The peer has put a token: it may stay as long as one is good."""
+    def admit(self, user):
+        """The peer has put a token, of a key of *user*: it may stay as long as one is good."""
+        self.user = user
         self._limit(self.tokens.left_ms())
 
     def _on_close(self):

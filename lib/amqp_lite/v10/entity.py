@@ -125,11 +125,12 @@ def _whole(broker, message, tries, number, state):
 
 
 class Entity:
-    """Answers requests about *queue*."""
+    """Answers requests about the queue *name*."""
 
-    def __init__(self, link, queue):
+    def __init__(self, link, name):
         self._connection = link.connection
-        self._queue = queue
+        self._name = name
+        self._queue = None  # of the request
 
     def answer(self, request):
         """The answer to the Request, whatever it is."""
@@ -154,6 +155,7 @@ class Entity:
         body = request.body
         if not isinstance(body, dict):
             raise SyntaxFailure("a map was due in the body")
+        self._queue = self._connection.broker.queue(self._name)
         if operation == "com.microsoft:peek-message":
             return self._peek(body)
         if operation == "com.microsoft:renew-lock":

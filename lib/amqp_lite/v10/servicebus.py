@@ -23,7 +23,7 @@ from binascii import hexlify
 from os import urandom
 from time import time
 
-from ..access import NOBODY, READ
+from ..access import READ
 from ..broker.message import AMQP10, PERSISTENT
 from ..broker.queue import text
 from ..compat import const, ticks_add, ticks_diff
@@ -41,6 +41,7 @@ from ..v091.codec import shortstr
 from .address import PLAIN, QUEUE, Address
 from .cbs import Cbs, path_of
 from .codec import check_value, find_key, octets_at, skip_value
+from .conditions import InvalidField
 from .link import Outgoing
 from .node import Answers, Requests
 from .performatives import (
@@ -263,16 +264,21 @@ def publish(broker, head, sections, size, read, ttl_ms=-1):
 # --- entities ---
 
 
+def _address(path):
+    name = path.encode()
+    # No queue is made for what is part of another entity.
+    kind = QUEUE if "$" in path or "/subscriptions/" in path.lower() else PLAIN
+    return Address(kind, b"" if kind == QUEUE else name, None, name)
+
+
 def find_queue(link, path):
     """The queue at *path*, which the peer may read. Raises NotFound, AccessRefused ..."""
     broker = link.connection.broker
     is_dead = path.endswith(_DEAD)
-    name = (path[: -len(_DEAD)] if is_dead else path).encode()
-    # Of a topic that has no such subscription none is made.
-    kind = QUEUE if "/subscriptions/" in path.lower() else PLAIN
-    queue = link.locate(Address(kind, name, None, name), READ)[0]
+    base = path[: -len(_DEAD)] if is_dead else path
+    queue = link.locate(_address(base), READ)[0]
     if queue is None:
-        raise NotFound("no queue '%s' in vhost '/'" % text(name))
+        raise NotFound("no queue '%s' in vhost '/'" % base)
     return broker.own_queue(path.encode(), True) if is_dead else queue
 
 
@@ -334,7 +340,7 @@ class BusSession(Session):
         path = None
         if address == "$cbs":
             make = Cbs
-        elif connection.user is not NOBODY and not connection.tokens:
+        elif connection.user is not None and not connection.tokens:
             link.attach(fields)
             return
         else:
@@ -345,8 +351,8 @@ class BusSession(Session):
             if is_managed:
                 from .entity import Entity
 
-                queue = find_queue(link, path)
-                make = lambda one: Entity(one, queue)  # noqa: E731
+                name = find_queue(link, path).name
+                make = lambda one: Entity(one, name)  # noqa: E731
         if make is None:
             one = (Receiver if link.to_peer else Sender)(link, path)
         elif link.to_peer:
@@ -421,11 +427,13 @@ class BusSession(Session):
         if is_ours:
             first = fields.serial(_FIRST)
             count = fields.serial(_LAST) - first & _SERIAL if fields.has(_LAST) else 0
+            if count > _SERIAL >> 1:
+                raise InvalidField("a disposition whose last is before its first")
             tags = [tag for tag in self.locks if tag - first & _SERIAL <= count]
         settled = fields.boolean(_SETTLED)
         if not tags:
-            if is_ours and not count and not settled and not self._has(first):
-                if fields.has(_STATE):
+            if is_ours and not count and not settled and self._had(first):
+                if self._outcome(fields):
                     lost = LockLost("the lock of the message is lost")
                     self._tell_settled(first, described_value(REJECTED, error_value(lost)))
                 return
@@ -456,11 +464,12 @@ class BusSession(Session):
                 self._tell_settled(tag, said)
         _dispatch(queues)
 
-    def _has(self, tag):
+    def _had(self, tag):
+        """Whether the peer got a delivery of this id and does not hold it any more."""
         entry = self.unsettled.tail
         while entry is not None and entry.tag != tag:
             entry = entry.prev
-        return entry is not None
+        return entry is None and self.next_id - 1 - tag & _SERIAL < _SERIAL >> 1
 
 
 def _dispatch(queues):
@@ -495,8 +504,7 @@ class Sender(Requests):
         Requests.__init__(self, link, None, lambda one: None)
         self._most = min(self.connection.broker.message_max, _LONGEST)
         self._batch = False
-        name = path.encode()
-        self._head, self._exchange = self._place(Address(PLAIN, name, None, name))
+        self._head, self._exchange = self._place(_address(path))
 
     def attach(self, fields):
         source = self._echo(fields, _SOURCE, SOURCE)
@@ -563,6 +571,7 @@ class Sender(Requests):
         body = self._check(octets)
         sections = self.connection.sections
         ttl_ms = sections.ttl_ms
+        self._check_user(sections, octets)
         head = self._head or self._head_of(sections, octets)
         envelope = Envelope(octets, 0, body)
         later = envelope.annotation("x-opt-scheduled-enqueue-time")
