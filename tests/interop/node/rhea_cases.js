@@ -411,6 +411,7 @@ async function run(line) {
     answered = `${error.stack}\nfailed`;
   }
   for (const connection of opened) {
+    if (connection.is_closed()) continue;
     connection.close();
     await event(connection, ['connection_close', 'disconnected']).catch(() => {});
   }
