@@ -28,6 +28,8 @@ BOTH = {
     "/exchange/e": (EXCHANGE, b"e", None, None),
     "/exchange/e/": (EXCHANGE, b"e", None, None),
     "/topic/a.#": (EXCHANGE, b"amq.topic", b"a.#", None),
+    "/queue//queues/a%20b": (QUEUE, b"", b"a b", b"a b"),
+    "/topic//exchange/e/k": (EXCHANGE, b"e", b"k", None),
     "q": (PLAIN, b"q", None, b"q"),
     "queues": (PLAIN, b"queues", None, b"queues"),
     "e/a.b": (PLAIN, b"e", b"a.b", b"e/a.b"),

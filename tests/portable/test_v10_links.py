@@ -51,6 +51,19 @@ def test_addresses():
         peer.vanish()
 
 
+def test_a_topic_without_subscribers_takes_messages():
+    world = World()
+    for target, to, outcome in (
+        ("/exchanges/amq.topic/a", None, RELEASED), ("/topic/a", None, ACCEPTED),
+        (None, "/exchanges/amq.topic/a", RELEASED), (None, "/topic/a", ACCEPTED),
+    ):  # fmt: skip
+        peer = session(world)
+        sender(peer, target)
+        sent = transfer(message(b"x", to=to))
+        assert outcomes(ask(peer, sent)) == [(0, 0, True, outcome)], target
+        peer.vanish()
+
+
 def test_attaches_that_are_refused():
     world = World()
     other = world.client()

@@ -17,6 +17,8 @@ RabbitMQ's format v2, its older v1, and plain names as Broker-J and Artemis take
     | plain q             | PLAIN     | q         | None | q     | the same              |
     | e/key               | PLAIN     | e         | key  | e/key | the key of a binding  |
 
+Before an address that begins with a slash /queue and /topic mean nothing.
+
 Names and keys are octets, at most 255 of them. A key of None is not given: a target takes each
 message's subject then, a source binds with what its filters say, else with an empty key.
 
@@ -96,6 +98,9 @@ def exchange_address(exchange, key=b""):
 def _parse(address, is_target):
     if not address.startswith("/"):
         return _parse_plain(address)
+    if address.startswith("/queue//") or address.startswith("/topic//"):
+        # Qpid JMS has put a prefix before somebody else's reply-to, see connection.py.
+        address = address[7:]
     parts = address.split("/")
     form = parts[1]
     at = 2

@@ -252,6 +252,7 @@ class Incoming(Link):
         self._queue = None  # of a dynamic target: it goes with this link
         self._head = None  # exchange and routing key as two short strings; None: each says it
         self._exchange = None  # of those that say the key alone
+        self._lossy = False  # nobody needs to want a message: it is for a topic of JMS
         self._body = Body()
         self.count = 0  # delivery-count: its lower 30 bits, and its upper 2
         self.count_top = 0
@@ -286,7 +287,9 @@ class Incoming(Link):
             address = self._make_node(terminus)
         where = parse_target(address)
         if where.kind != ANONYMOUS:
-            self._head, self._exchange = self._place(self.as_topic(terminus, where))
+            topic = self.as_topic(terminus, where)
+            self._lossy = topic is not where or address.startswith("/topic/")
+            self._head, self._exchange = self._place(topic)
         source = self._echo(fields, _SOURCE, SOURCE)
         target = self._echo(fields, _TARGET, TARGET)
         if made:
@@ -485,8 +488,9 @@ class Incoming(Link):
         if exchange is None:
             if sections.to < 0:
                 raise NotFound("a message without an address on a link without one")
-            where = parse_target(text_at(buf, sections.to))
-            head, exchange = self._place(where)
+            to = text_at(buf, sections.to)
+            self._lossy = to.startswith("/topic/")
+            head, exchange = self._place(parse_target(to))
             if head is not None:
                 return head
         return shortstr(exchange) + shortstr(key)
@@ -567,7 +571,7 @@ class Incoming(Link):
         if queues < 0:
             full = ResourceLimitExceeded("a queue is full, or the store")
             return described(REJECTED, error_value(full))
-        return None if queues else _RELEASED
+        return None if queues or self._lossy else _RELEASED
 
     def _is_routed(self):
         """Whether its message goes somewhere, as far as can be told before it is published."""
