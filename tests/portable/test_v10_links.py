@@ -425,3 +425,39 @@ def test_durable_messages_are_accepted_when_they_are_stored():
     assert outcomes(ask(peer, transfer(message(b"x", durable=True)))) == []
     world.broker.store.commit = commit
     assert outcomes(ask(peer, b"")) == [(0, 0, True, ACCEPTED)]
+
+
+def test_credit_ends_where_memory_does():
+    """One connection sends more than there is memory for, and settles what it gets only then."""
+    world = World(messages=24, deliveries=32, blocks=48)
+    free = world.free()
+    world.client().queue("q")
+    peer = session(world, frame_max=512)
+    granted = sender(peer, "q")
+    sent = got = 0
+    waiting = []
+    receiver(peer, "q", 5)
+    count = 5
+    while got < 200:
+        octets = b""
+        for _ in range(min(granted - sent, 200 - sent)):
+            octets += transfer(message(b"%d" % sent + b"x" * 200), sent)
+            sent += 1
+        if not octets:
+            assert waiting, "nobody may do anything: %d sent, %d got" % (sent, got)
+            octets = wire10.disposition(waiting[0], waiting[-1])
+            count += len(waiting)
+            waiting = []
+            octets += wire10.credit(1, 5, count - 5)
+        found = ask(peer, octets)
+        assert not peer.engine.stalled
+        for row in found:
+            if row[0] == "flow" and row[2][4] == 0:
+                granted = row[2][5] + row[2][6]
+        for number, _, payload in deliveries(found):
+            assert number == got and payload == message(b"%d" % got + b"x" * 200)
+            waiting.append(number)
+            got += 1
+    assert sent == 200 and granted > 200
+    ask(peer, wire10.disposition(waiting[0], waiting[-1]) + wire10.close())
+    assert free["blocks"] == world.free()["blocks"]

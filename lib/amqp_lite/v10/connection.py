@@ -50,6 +50,7 @@ _CLOSED = const(5)
 _OK = const(0)  # SASL outcomes, AMQP 1.0 §5.3.3.6
 _AUTH = const(1)
 _CLOSE_MS = const(2000)  # how long we wait for that
+_CREDIT = const(256)
 _SHORT_MS = const(10000)  # how long half a message may be held by who waits for memory
 _SHORTEST_IDLE_MS = const(1000)
 _EMPTY_FRAME = b"\x00\x00\x00\x08\x02\x00\x00\x00"
@@ -95,6 +96,8 @@ class Connection(FrameReader):
         self.sessions = {}
         self.access = access
         self.container = name
+        # Messages a peer may have under way on one link: no more than half of them fit.
+        self.credit = max(1, min(_CREDIT, profile["messages"] // 2, profile["blocks"] // 6))
         self.declares = profile["auto_declare"]  # plain addresses make queues
         self._vhosts = vhosts
         self._offer_frame = profile["frame_max"]

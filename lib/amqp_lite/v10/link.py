@@ -55,7 +55,6 @@ from .sections import Body, Incomplete, section_at
 from .values import Symbol, Typed, read_value
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
-CREDIT = const(32)  # messages a peer may have under way to us, on one link
 _GROWTH = const(2)  # times the octets of 0-9-1 properties, at most, are more as sections
 _TAG = const(32)  # octets, AMQP 1.0 §2.8.7
 _ALL_SETTLED = const(1)  # snd-settle-mode, AMQP 1.0 §2.8.2
@@ -325,18 +324,18 @@ class Incoming(Link):
     def _grant(self):
         """Give as much credit as there is memory for, when it is more than the peer has."""
         room = self._room()
-        self.short = room < CREDIT
+        self.short = room < self.connection.credit
         if room > self.credit:
             self.credit = room
             self.session.grant(self)
 
     def _room(self):
         broker = self.connection.broker
-        return CREDIT if broker.is_roomy() else 1 if broker.has_room() else 0
+        return self.connection.credit if broker.is_roomy() else 1 if broker.has_room() else 0
 
     def pump(self):
         """Tell the credit that is owed; give more once there is memory again."""
-        if self.short and self.credit <= CREDIT // 2:
+        if self.short and self.credit <= self.connection.credit // 2:
             self._grant()
         if self.owed:
             self.session.grant(self)
@@ -544,7 +543,7 @@ class Incoming(Link):
         state = self._publish()
         if not self._settled:
             self.session.settle(self._id, self._id_top, state)
-        if self.credit <= CREDIT // 2:
+        if self.credit <= self.connection.credit // 2:
             self._grant()
 
     def _publish(self):

@@ -17,7 +17,7 @@ from ..errors import (
     SyntaxFailure,
 )
 from .codec import check_value, skip_value
-from .link import ABORTED_BY_PEER, CREDIT, Incoming, Outgoing
+from .link import ABORTED_BY_PEER, Incoming, Outgoing
 from .performatives import (
     ACCEPTED,
     PROPERTIES,
@@ -159,7 +159,7 @@ class Requests(Incoming):
         self._grant()
 
     def _room(self):
-        return CREDIT  # its messages take nothing of the pool
+        return self.connection.credit  # its messages take nothing of the pool
 
     # --- a request as it comes, a bytearray in `message` ---
 
