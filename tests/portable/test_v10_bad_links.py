@@ -415,6 +415,54 @@ def test_unknown_filters_are_left_out_of_the_answer():
         assert fields[0] == "q" and len(fields) < 8 or not fields[7], fields
 
 
+def test_filters_of_odd_values():
+    """The arguments of a binding are such as a header of 0-9-1 may have."""
+    arena = Arena10()
+    for value, answer in (
+        ({"k": 1, "l": "x", "m": None, "n": True, "o": 1.5, "p": b"x", "q": Symbol("y")}, None),
+        (["k", 1], None),  # no map: unknown
+        ("k", None),
+        ({"k": [1]}, "link amqp:invalid-field"),
+        ({"k": {}}, "link amqp:invalid-field"),
+        ({"k": Described(5, 6)}, "link amqp:invalid-field"),
+        ({"k": Typed(0x80, 2**64 - 1)}, "link amqp:invalid-field"),
+        ({"k" * 256: 1}, "link amqp:invalid-field"),
+        ({5: 6}, "link amqp:invalid-field"),
+        ({"x-match": 5}, "link amqp:precondition-failed"),
+    ):
+        name = Symbol("apache.org:legacy-amqp-headers-binding:map")
+        for options in ({}, {"durable": 2, "expiry": "never"}):
+            octets = wire10.attach_receiver(
+                "l", "amq.headers", filter={Symbol("f"): Described(name, value)}, **options
+            ) + (wire10.detach(0) if answer is None else b"")
+            assert arena.answers(octets) == answer, value
+
+
+def test_an_attach_that_is_refused_leaves_nothing():
+    # No consumer free: neither the subscription's queue nor its binding stay.
+    arena = Arena10(consumers=3)
+    octets = wire10.attach_receiver("sub", "/topic/a", durable=2, expiry="never")
+    assert arena.answers(octets) == "link amqp:resource-limit-exceeded"
+    # An answer that is longer than the peer's frames: its name and address are long.
+    arena = Arena10()
+    for octets in (
+        wire10.attach_receiver("n" * 200, "/exchange/amq.topic/" + "k" * 250),
+        wire10.attach_receiver("n" * 200, "/topic/" + "k" * 250, expiry="never"),
+        wire10.attach_sender("n" * 200, "/exchange/amq.topic/" + "k" * 250),
+    ):
+        peer = arena.peer(frame_max=512)
+        queues = arena.world.free()["queues"]
+        assert arena.answers(octets, peer=peer) == "link amqp:resource-limit-exceeded"
+        peer = arena.peer(frame_max=512)
+        found = ask(peer, octets)
+        assert names(found) == ["attach", "detach"]
+        assert arena.world.free()["queues"] == queues
+        arena.leave(peer)
+    peer = arena.peer(frame_max=512)
+    octets = wire10.attach_sender("n" * 600, "q")
+    assert arena.answers(octets, peer=peer) == "session amqp:resource-limit-exceeded"
+
+
 def test_a_window_that_is_closed_within_a_message():
     """What opens it again, or gives up, is read and answered although the message is under way."""
     for octets in (

@@ -31,8 +31,9 @@ def bodies(found):
 
 def subscriber(world, container="box", **options):
     peer = session(world, container=container)
-    options = {"durable": 2, "expiry": "never", **options}
-    found = ask(peer, wire10.attach_receiver("sub", "/exchange/amq.topic/a.*", 1, **options))
+    given = {"durable": 2, "expiry": "never"}
+    given.update(options)
+    found = ask(peer, wire10.attach_receiver("sub", "/exchange/amq.topic/a.*", 1, **given))
     assert names(found) == ["attach"], found
     return peer
 
