@@ -162,7 +162,7 @@ class Connection(load.Connection):
         self.call(ATTACH, string(name), uint(0), boolean(role), ubyte(settle), ubyte(0),
                   *terminus, *count)
         fields = self.expect(ATTACH)
-        if len(fields) < 7 or fields[5] is None or fields[6] is None:
+        if (fields + [None] * 7)[6 if role == _SENDER else 5] is None:
             self.expect(DETACH)      # a refusal; note() says why
         return fields
 
