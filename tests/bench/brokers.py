@@ -210,16 +210,18 @@ class AmqpLite(Broker):
 
 
 class RabbitMQ(Broker):
-    """RabbitMQ as packaged: default settings, no plugin, its files in a temporary folder.
+    """RabbitMQ as packaged: default settings, its files in a temporary folder.
 
     It has an epmd of its own (Erlang's port mapper), which is started before the clock and counted
     in no figure: on a Debian system it is there already. Ports stay the same when it starts again.
 
     settings    the text of rabbitmq.conf
+    plugins     names, with commas
     """
 
     name = "RabbitMQ"
     settings = ""
+    plugins = ""
     # Behind Debian's wrapper, which would change the user and use the folders of the system.
     _SCRIPTS = "/usr/lib/rabbitmq/bin/"
 
@@ -238,7 +240,7 @@ class RabbitMQ(Broker):
             ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True)
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text("[%s].\n" % self.plugins)
         (self.folder / "rabbitmq.conf").write_text(self.settings)
         return [server], self.environment(), str(self.folder)
 

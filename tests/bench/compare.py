@@ -1,20 +1,24 @@
 """Compare amqp_lite with RabbitMQ: one run, one machine, the same load for both.
 
-    python3 tests/bench/compare.py                      everything, about 5 minutes
-    python3 tests/bench/compare.py --quick              one short repetition, about 1 minute
+    python3 tests/bench/compare.py                      everything, about 10 minutes
+    python3 tests/bench/compare.py --quick              one short repetition, about 2 minutes
+    python3 tests/bench/compare.py --protocols 0-9-1    half of that
     python3 tests/bench/compare.py --only amqp_lite --modes transient --sizes 64
     python3 tests/bench/compare.py --profile-broker --modes durable --sizes 256
 
-A row is a mode and a body size.
+A row is a protocol, a mode and a body size. AMQP 1.0 is RabbitMQ's plugin rabbitmq_amqp1_0.
 
   transient   publish -> amq.topic -> exclusive queue -> consumer with automatic ack; no confirms
   durable     persistent, with publisher confirms and a window of unconfirmed messages -> amq.topic
               -> durable queue -> consumer that acknowledges each message. One ack per message and
               no prefetch limit is what RabbitMQ's PerfTest does by default.
 
-Publisher and consumer are two processes with a connection each (load.py). Both brokers run all the
-time and take turns, row by row, repetition by repetition; the one that waits is idle. Figures are
-medians over the repetitions.
+In 1.0 automatic ack and no confirms are transfers that are settled; confirms and acknowledgements
+are dispositions that settle as accepted; no prefetch limit is more link credit than ever waits.
+
+Publisher and consumer are two processes with a connection each (load.py, load10.py). Both brokers
+run all the time and take turns, row by row, repetition by repetition; the one that waits is idle.
+Figures are medians over the repetitions.
 
   messages/s  messages / (last delivery, or last confirm if that is later - first publish)
   latency     from the publisher's send to the consumer's receive, in a run of its own: --rate
@@ -45,8 +49,9 @@ import time
 
 import brokers
 import load
+import load10
 
-LOAD = load.__file__
+LOADS = {"0-9-1": load.__file__, "1.0": load10.__file__}
 MODES = ("transient", "durable")
 SIZES = (64, 256, 1024)
 MESSAGES = {"transient": 150000, "durable": 60000}     # 2 to 3 s a run with RabbitMQ on two cores
@@ -72,9 +77,9 @@ def run_load(job, started=None):
     try:
         for role in ("consume", "publish"):     # the queue has to be there first
             # A session of its own: Ctrl-C is for this process, which then kills the two.
-            process = subprocess.Popen([sys.executable, LOAD, role, json.dumps(job)], text=True,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       start_new_session=True)
+            process = subprocess.Popen(
+                [sys.executable, LOADS[job["protocol"]], role, json.dumps(job)], text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
             processes.append(process)
             line = process.stdout.readline()
             if line != "ready\n":
@@ -103,7 +108,7 @@ def _wait_for_both(processes):
         for i, process in enumerate(processes):
             if results[i] is None and process.poll() is not None:
                 line = process.stdout.readline()
-                results[i] = json.loads(line) if line else {"error": "load.py ended early"}
+                results[i] = json.loads(line) if line else {"error": "a load ended early"}
                 if "error" in results[i]:
                     raise RunError(results[i]["error"])
         if time.monotonic() > deadline:
@@ -112,10 +117,10 @@ def _wait_for_both(processes):
     return results
 
 
-def measure(broker, mode, size, options):
+def measure(broker, protocol, mode, size, options):
     """One repetition of one row: a throughput run and a latency run. Returns a flat dict."""
     durable = mode == "durable"
-    job = make_job(broker, mode, size, options)
+    job = make_job(broker, protocol, mode, size, options)
     cpu_s = []
     broker.reset_peak()
     consumer, publisher = run_load(job, lambda: cpu_s.append(broker.cpu_s()))
@@ -132,7 +137,7 @@ def measure(broker, mode, size, options):
         "sampled": consumer["sampled"],
         "walked": consumer["walked"],
     }
-    job = make_job(broker, mode, size, options)
+    job = make_job(broker, protocol, mode, size, options)
     job.update(rate=options.rate, count=options.rate * (1 if options.quick else LATENCY_S))
     consumer, publisher = run_load(job)
     _verify(job, consumer, publisher)
@@ -156,19 +161,20 @@ def _verify(job, consumer, publisher):
 _queue_numbers = itertools.count(1)
 
 
-def make_job(broker, mode, size, options):
-    """A throughput job for load.py, with a queue of its own."""
+def make_job(broker, protocol, mode, size, options):
+    """A throughput job for load.py or load10.py, with a queue of its own."""
     count = options.messages or MESSAGES[mode] // (QUICK if options.quick else 1)
-    return dict(broker.address(), queue="bench-%d-%d" % (os.getpid(), next(_queue_numbers)),
+    return dict(broker.address(), protocol=protocol,
+                queue="bench-%d-%d" % (os.getpid(), next(_queue_numbers)),
                 durable=mode == "durable", size=size, count=count,
                 window=options.window, prefetch=options.prefetch, ack_every=options.ack_every,
                 rate=0)
 
 
 def warm_up(broker, options):
-    """Both modes once, unmeasured: caches, allocators, code that is loaded on first use."""
-    for mode in options.modes:
-        job = make_job(broker, mode, 256, options)
+    """Each mode once, unmeasured: caches, allocators, code that is loaded on first use."""
+    for protocol, mode in itertools.product(options.protocols, options.modes):
+        job = make_job(broker, protocol, mode, 256, options)
         job["count"] = min(20000, job["count"])
         run_load(job)
 
@@ -231,9 +237,24 @@ def verdict(what, aim, ratios, above):
     return text
 
 
-def report(brokers_, rows):
+def report(brokers_, rows, protocols):
     names = [broker.name for broker in brokers_]
+    for protocol in protocols:
+        print("\n--- AMQP %s ---\n" % protocol)
+        report_rows(names, [row for row in rows if row[0].split()[0] == protocol])
     print()
+    for broker in brokers_:
+        if broker.startup_s is not None:
+            print("%s: start-up %.3f s, RSS after it %.1f MB"
+                  % (broker.name, broker.startup_s, broker.idle_rss_mb))
+    if len(brokers_) == 2:
+        ours, theirs = brokers_
+        startup = [(ratio(ours.startup_s, theirs.startup_s), "")]
+        print(verdict("start-up", AIM_STARTUP, startup, above=False))
+
+
+def report_rows(names, rows):
+    """The tables and verdicts of one protocol."""
     print_table(names, rows, (
         ("messages/s", "messages_per_s", 0),
         ("peak RSS, MB", "peak_rss_mb", 1),
@@ -242,27 +263,20 @@ def report(brokers_, rows):
         ("latency p50, ms", "latency_p50_ms", 2),
         ("latency p99, ms", "latency_p99_ms", 2),
         ("confirm p99, ms", "confirm_p99_ms", 2)))
-    for broker in brokers_:
-        if broker.startup_s is not None:
-            print("%s: start-up %.3f s, RSS after it %.1f MB"
-                  % (broker.name, broker.startup_s, broker.idle_rss_mb))
     load_cpu = [result["load_cpu_us"]
                 for _, results in rows for runs in results.values() for result in runs]
     if load_cpu:
         print("load generator: %.1f to %.1f us of CPU per message, both processes together"
               % (min(load_cpu), max(load_cpu)))
-    if len(brokers_) == 2:
-        ours, theirs = brokers_
+    if len(names) == 2:
 
         def ratios(figure):
             return [(ratio(*(median(results[name], figure) for name in names)), label)
                     for label, results in rows]
 
-        print("\n%s / %s, worst row:" % (ours.name, theirs.name))
+        print("%s / %s, worst row:" % tuple(names))
         print("  " + verdict("throughput", AIM_THROUGHPUT, ratios("messages_per_s"), above=True))
         print("  " + verdict("memory    ", AIM_MEMORY, ratios("peak_rss_mb"), above=False))
-        startup = [(ratio(ours.startup_s, theirs.startup_s), "")]
-        print("  " + verdict("start-up  ", AIM_STARTUP, startup, above=False))
 
 
 def machine():
@@ -289,6 +303,7 @@ def arguments():
     add("--pid", type=int, help="process of the --url broker, for memory and CPU")
     add("--profile-broker", action="store_true",
         help="only amqp_lite, --quick, under cProfile: the top lines instead of figures")
+    add("--protocols", nargs="+", choices=LOADS, default=list(LOADS), help="default: both")
     add("--modes", default=",".join(MODES), help="default: %(default)s")
     add("--sizes", default=",".join(map(str, SIZES)), help="of the bodies; default: %(default)s")
     add("--messages", type=int, metavar="N", help="per throughput run, instead of %s"
@@ -312,6 +327,8 @@ def arguments():
 
 
 def choose(options):
+    if "1.0" in options.protocols:
+        brokers.RabbitMQ.plugins = "rabbitmq_amqp1_0"
     if options.url:
         return [brokers.Running(options.url, options.pid)]
     if options.profile_broker:
@@ -327,18 +344,17 @@ def run(under_test, options, rows, errors):
         print("%s: %s" % (broker.name, broker.product), flush=True)
     for broker in under_test:
         attempt(errors, broker, "warm-up", warm_up, broker, options)
-    for mode in options.modes:
-        for size in options.sizes:
-            label = "%-9s %5d" % (mode, size)
-            results = {broker.name: [] for broker in under_test}
-            rows.append((label, results))
-            for _ in range(options.repeat):
-                for broker in under_test:
-                    result = attempt(errors, broker, label, measure, broker, mode, size, options)
-                    if result:
-                        results[broker.name].append(result)
-                        print("%s  %-10s %9s messages/s"
-                              % (label, broker.name, number(result["messages_per_s"])), flush=True)
+    for row in itertools.product(options.protocols, options.modes, options.sizes):
+        label = "%-5s %-9s %5d" % row
+        results = {broker.name: [] for broker in under_test}
+        rows.append((label, results))
+        for _ in range(options.repeat):
+            for broker in under_test:
+                result = attempt(errors, broker, label, measure, broker, *row, options)
+                if result:
+                    results[broker.name].append(result)
+                    print("%s  %-10s %9s messages/s"
+                          % (label, broker.name, number(result["messages_per_s"])), flush=True)
 
 
 def attempt(errors, broker, label, function, *args):
@@ -384,7 +400,7 @@ def main():
         for broker in under_test:
             broker.stop()
     if rows and not options.profile_broker:
-        report(under_test, rows)
+        report(under_test, rows, options.protocols)
     if options.json:
         save(options.json, under_test, options, rows, errors)
     if errors:

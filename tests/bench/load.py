@@ -256,7 +256,7 @@ class Confirms:
 
     def read(self):
         """Take every whole frame out of the buffer."""
-        conn, flags = self.conn, self.flags
+        conn = self.conn
         now = time.monotonic_ns()
         while True:
             got = conn.next_frame()
@@ -269,131 +269,214 @@ class Confirms:
                 conn.note(got, "publishing")
                 continue
             tag, multiple = struct.unpack_from(">QB", payload, 4)
-            if not 0 < tag < len(flags):
-                raise LoadError("confirm of delivery tag %d, which was never published" % tag)
-            first = self.low if multiple else tag
-            fresh = flags.count(0, first, tag + 1)
-            if not fresh:
-                raise LoadError("delivery tag %d confirmed twice" % tag)
-            if self.sent_ns is not None:
-                self.confirm_ns += [
-                    now - self.sent_ns[i] for i in range(first, tag + 1) if not flags[i]]
-            flags[first:tag + 1] = b"\1" * (tag + 1 - first)
-            self.done += fresh
-            if first == self.low:
-                self.low = tag + 1
+            self.confirmed(self.low if multiple else tag, tag, now)
+
+    def confirmed(self, first, last, now):
+        """One confirm of all that is not confirmed yet of *first* to *last*."""
+        flags = self.flags
+        if not 0 < first or not 0 < last < len(flags):
+            raise LoadError("confirm of delivery tag %d, which was never published" % last)
+        fresh = flags.count(0, first, last + 1)
+        if not fresh:
+            raise LoadError("delivery tag %d confirmed twice" % last)
+        if self.sent_ns is not None:
+            self.confirm_ns += [
+                now - self.sent_ns[i] for i in range(first, last + 1) if not flags[i]]
+        flags[first:last + 1] = b"\1" * (last + 1 - first)
+        self.done += fresh
+        if first == self.low:
+            self.low = last + 1
 
 
-def publish(job):
-    conn = Connection(job)
-    conn.open_channel()
-    confirms = Confirms(conn, job["count"])
-    if job["durable"]:
-        conn.call(SELECT, b"\0", SELECT_OK)
-    bodies = batch_bodies(job["size"])
-    wait_for_go()
-    cpu = time.process_time()
-    first = time.monotonic_ns()
-    if job["rate"]:
-        _publish_at_rate(conn, confirms, job, bodies)
-    else:
-        batch = memoryview(b"".join(encode_publish(body, job["durable"]) for body in bodies) * 2)
-        _publish_fast(conn, confirms, job, batch, len(bodies))
-    last = time.monotonic_ns()
-    cpu = time.process_time() - cpu
-    conn.close()
-    return {"first_ns": first, "last_ns": last, "confirmed": confirms.done, "cpu_s": cpu,
-            "times_blocked": conn.times_blocked, "confirm_ms": percentiles(confirms.confirm_ns)}
+class Publisher:
+    """Publishes the messages of a job. What depends on the protocol is in the methods up to run().
 
+    in_batch   messages in `batch`, each different
+    """
 
-def _publish_fast(conn, confirms, job, batch, in_batch):
-    """As fast as the broker reads; with confirms, as fast as the window opens."""
-    count = job["count"]
-    octets = len(batch) // (2 * in_batch)
-    sent = 0
-    while sent < count or (job["durable"] and confirms.done < count):
-        n = min(count - sent, in_batch)
-        if job["durable"]:
-            n = min(n, job["window"] - (sent - confirms.done))
-        if n and not conn.blocked:
-            at = sent % in_batch * octets
-            conn.send(batch[at:at + n * octets])
-            sent += n
-            # Without confirms nothing else makes us look for connection.blocked or a close.
-            if job["durable"] or not conn.readable(0):
-                continue
-        conn.fill()
-        confirms.read()
+    def __init__(self, job):
+        self.job = job
+        self.in_batch = batch_length(job["size"])
+        self.conn = self.connect()
+        self.confirms = self.count_confirms()
+        self.batch = memoryview(bytearray(
+            self.encode_batch(batch_bodies(job["size"]))))
 
+    def connect(self):
+        """A connection on which publishing may begin."""
+        conn = Connection(self.job)
+        conn.open_channel()
+        if self.job["durable"]:
+            conn.call(SELECT, b"\0", SELECT_OK)
+        return conn
 
-def _publish_at_rate(conn, confirms, job, bodies):
-    """One message at a time at its due time, with the time of sending in the body."""
-    count = job["count"]
-    interval = 1000000000 / job["rate"]
-    message = bytearray(encode_publish(bodies[0], job["durable"]))
-    body_at = len(message) - 1 - job["size"]
-    confirms.sent_ns = [0] * (count + 1)
-    begin = time.monotonic_ns()
-    for index in range(count):
-        due = begin + int(index * interval)
-        while True:
-            now = time.monotonic_ns()
-            if now >= due and not conn.blocked:
-                break
-            if conn.readable(_STALL_S if conn.blocked else max(0, due - now) / 1e9):
-                conn.fill()
-                confirms.read()
-        # A publisher that the broker held up must not hide how long messages had to wait for it.
-        stamp = due if now - due > _LATE_NS else now
-        confirms.sent_ns[index + 1] = stamp
-        struct.pack_into(">QQ", message, body_at, stamp, index)
-        conn.send(message)
-    while job["durable"] and confirms.done < count:
-        conn.fill()
-        confirms.read()
+    def count_confirms(self):
+        return Confirms(self.conn, self.job["count"])
+
+    def encode_batch(self, bodies):
+        """The octets of all messages, twice in a row."""
+        return b"".join(encode_publish(body, self.job["durable"]) for body in bodies) * 2
+
+    def may_send(self, sent):
+        """How many messages the broker takes now, behind *sent*, at most the size of a batch."""
+        return 0 if self.conn.blocked else self.in_batch
+
+    def octets(self, sent, n):
+        """What to send for *n* messages, at most may_send(), behind *sent*."""
+        octets = len(self.batch) // (2 * self.in_batch)
+        at = sent % self.in_batch * octets
+        return self.batch[at:at + n * octets]
+
+    def stamped(self, index, stamp):
+        """What to send for message *index* of a job with a rate."""
+        message = self.octets(0, 1)
+        struct.pack_into(">QQ", message, len(message) - 1 - self.job["size"], stamp, index)
+        return message
+
+    def close(self):
+        self.conn.close()
+
+    def run(self):
+        wait_for_go()
+        cpu = time.process_time()
+        first = time.monotonic_ns()
+        if self.job["rate"]:
+            self._publish_at_rate()
+        else:
+            self._publish_fast()
+        last = time.monotonic_ns()
+        cpu = time.process_time() - cpu
+        self.close()
+        return {"first_ns": first, "last_ns": last, "confirmed": self.confirms.done, "cpu_s": cpu,
+                "times_blocked": self.conn.times_blocked,
+                "confirm_ms": percentiles(self.confirms.confirm_ns)}
+
+    def _publish_fast(self):
+        """As fast as the broker reads; with confirms, as fast as the window opens."""
+        job, conn, confirms = self.job, self.conn, self.confirms
+        count = job["count"]
+        sent = 0
+        while sent < count or (job["durable"] and confirms.done < count):
+            n = min(count - sent, self.may_send(sent))
+            if job["durable"]:
+                n = min(n, job["window"] - (sent - confirms.done))
+            if n:
+                conn.send(self.octets(sent, n))
+                sent += n
+                # Without confirms nothing else makes us look for what stops us.
+                if job["durable"] or not conn.readable(0):
+                    continue
+            conn.fill()
+            confirms.read()
+
+    def _publish_at_rate(self):
+        """One message at a time at its due time, with the time of sending in the body."""
+        job, conn, confirms = self.job, self.conn, self.confirms
+        count = job["count"]
+        interval = 1000000000 / job["rate"]
+        confirms.sent_ns = [0] * (count + 1)
+        begin = time.monotonic_ns()
+        for index in range(count):
+            due = begin + int(index * interval)
+            while True:
+                now = time.monotonic_ns()
+                taken = self.may_send(index)
+                if now >= due and taken:
+                    break
+                if conn.readable(max(0, due - now) / 1e9 if taken else _STALL_S):
+                    conn.fill()
+                    confirms.read()
+            # A publisher that the broker held up must not hide how long messages had to wait.
+            stamp = due if now - due > _LATE_NS else now
+            confirms.sent_ns[index + 1] = stamp
+            conn.send(self.stamped(index, stamp))
+        while job["durable"] and confirms.done < count:
+            conn.fill()
+            confirms.read()
 
 
 # --- consumer ---
 
-def consume(job):
-    conn = Connection(job)
-    conn.open_channel()
-    queue = short(job["queue"].encode())
-    flags = 0b00010 if job["durable"] else 0b00100            # durable; exclusive
-    conn.call(DECLARE, b"\0\0" + queue + bytes((flags,)) + long(b""), DECLARE_OK)
-    conn.call(BIND, b"\0\0" + queue + short(EXCHANGE) + short(BINDING_KEY) + b"\0" + long(b""),
+class Consumer:
+    """Takes the messages of a job. What depends on the protocol is in the methods up to run()."""
+
+    def __init__(self, job):
+        self.job = job
+        self.conn = self.connect()
+        self.deliveries = self.make_deliveries()
+        self.acks = self.make_acks() if job["durable"] else None
+
+    def connect(self):
+        """A connection to which deliveries come."""
+        job = self.job
+        conn = Connection(job)
+        conn.open_channel()
+        declare(conn, job["queue"], job["durable"])
+        if job["durable"]:
+            conn.call(QOS, struct.pack(">LHB", 0, job["prefetch"], 0), QOS_OK)
+        no_ack = 0 if job["durable"] else 0b010
+        conn.call(CONSUME, b"\0\0" + short(job["queue"].encode()) + short(b"bench")
+                  + bytes((no_ack,)) + long(b""), CONSUME_OK)
+        return conn
+
+    def make_deliveries(self):
+        return Deliveries(self.conn, self.job)
+
+    def make_acks(self):
+        return Acks(self.conn, self.job)
+
+    def settle(self):
+        """Say what is due at first, and after each read."""
+        if self.acks:
+            self.acks.up_to(self.deliveries.received)
+
+    def close(self):
+        """Leave, and delete the queue: messages that were still in it."""
+        # After close-ok every ack has been read; what was not acknowledged is in the queue again.
+        self.conn.call(CHANNEL_CLOSE, struct.pack(">H", 200) + short(b"") + b"\0\0\0\0",
+                       CHANNEL_CLOSE_OK)
+        self.conn.open_channel()
+        left = delete(self.conn, self.job["queue"])
+        self.conn.close()
+        return left
+
+    def run(self):
+        job, conn, deliveries = self.job, self.conn, self.deliveries
+        self.settle()
+        wait_for_go()
+        cpu = time.process_time()
+        latencies = []
+        while deliveries.received < job["count"]:
+            conn.fill()
+            if job["rate"]:
+                now = time.monotonic_ns()
+                latencies += [now - stamp for stamp in deliveries.take_stamped()]
+            else:
+                deliveries.take()
+            self.settle()
+        last = time.monotonic_ns()
+        cpu = time.process_time() - cpu
+        left = self.close()
+        if left:
+            raise LoadError("%d messages still in the queue after the last ack" % left)
+        return {"last_ns": last, "received": deliveries.received, "sampled": deliveries.sampled,
+                "walked": deliveries.walked, "cpu_s": cpu,
+                "latency_ms": percentiles(latencies)}
+
+
+def declare(conn, queue, durable):
+    """Declare the queue of a job and bind it."""
+    name = short(queue.encode())
+    flags = 0b00010 if durable else 0b00100            # durable; exclusive
+    conn.call(DECLARE, b"\0\0" + name + bytes((flags,)) + long(b""), DECLARE_OK)
+    conn.call(BIND, b"\0\0" + name + short(EXCHANGE) + short(BINDING_KEY) + b"\0" + long(b""),
               BIND_OK)
-    if job["durable"]:
-        conn.call(QOS, struct.pack(">LHB", 0, job["prefetch"], 0), QOS_OK)
-    acks = Acks(conn, job) if job["durable"] else None
-    no_ack = 0 if job["durable"] else 0b010
-    conn.call(CONSUME, b"\0\0" + queue + short(b"bench") + bytes((no_ack,)) + long(b""),
-              CONSUME_OK)
-    deliveries = Deliveries(conn, job)
-    wait_for_go()
-    cpu = time.process_time()
-    latencies = []
-    while deliveries.received < job["count"]:
-        conn.fill()
-        if job["rate"]:
-            now = time.monotonic_ns()
-            latencies += [now - stamp for stamp in deliveries.take_stamped()]
-        else:
-            deliveries.take()
-        if acks:
-            acks.up_to(deliveries.received)
-    last = time.monotonic_ns()
-    cpu = time.process_time() - cpu
-    # After close-ok every ack has been read; what was not acknowledged is in the queue again.
-    conn.call(CHANNEL_CLOSE, struct.pack(">H", 200) + short(b"") + b"\0\0\0\0", CHANNEL_CLOSE_OK)
-    conn.open_channel()
-    left = struct.unpack_from(">L", conn.call(DELETE, b"\0\0" + queue + b"\0", DELETE_OK))[0]
-    conn.close()
-    if left:
-        raise LoadError("%d messages still in the queue after the last ack" % left)
-    return {"last_ns": last, "received": deliveries.received, "sampled": deliveries.sampled,
-            "walked": deliveries.walked, "cpu_s": cpu,
-            "latency_ms": percentiles(latencies)}
+
+
+def delete(conn, queue):
+    """Delete the queue of a job: messages that were in it."""
+    answer = conn.call(DELETE, b"\0\0" + short(queue.encode()) + b"\0", DELETE_OK)
+    return struct.unpack_from(">L", answer)[0]
 
 
 class Deliveries:
@@ -500,23 +583,26 @@ class Deliveries:
 class Acks:
     """basic.ack for every delivery tag of a job, encoded beforehand."""
 
-    _OCTETS = 21
-
     def __init__(self, conn, job):
         self.conn = conn
         self.count = job["count"]
         self.every = job["ack_every"]
-        tags = list(range(self.every, self.count + 1, self.every))
-        if self.count % self.every:
-            tags.append(self.count)
-        multiple = b"\1" if self.every > 1 else b"\0"
-        self.frames = memoryview(b"".join(
-            method(_CHANNEL, ACK, struct.pack(">Q", tag) + multiple) for tag in tags))
+        self.encode()
         self.sent = 0         # octets of frames
+
+    def encode(self):
+        """Fill `frames`, all of one length."""
+        tags = [min(tag + self.every, self.count) for tag in range(0, self.count, self.every)]
+        self.frames = memoryview(b"".join(map(self.frame, tags)))
+        self.octets = len(self.frames) // len(tags)
+
+    def frame(self, tag):
+        """Acknowledge *tag*, or the last `every` of them."""
+        return method(_CHANNEL, ACK, struct.pack(">QB", tag, self.every > 1))
 
     def up_to(self, received):
         """Send what became due; what came in one read is acknowledged in one write."""
-        due = len(self.frames) if received == self.count else received // self.every * self._OCTETS
+        due = len(self.frames) if received == self.count else received // self.every * self.octets
         if due > self.sent:
             self.conn.send(self.frames[self.sent:due])
             self.sent = due
@@ -529,7 +615,7 @@ def remove_queue(job):
     try:
         conn = Connection(job)
         conn.open_channel()
-        conn.call(DELETE, b"\0\0" + short(job["queue"].encode()) + b"\0", DELETE_OK)
+        delete(conn, job["queue"])
         conn.close()
     except (LoadError, OSError):
         pass
@@ -551,10 +637,10 @@ def wait_for_go():
         raise LoadError("not started")     # compare.py has ended
 
 
-def main():
+def main(publisher, consumer):
     role, job = sys.argv[1], json.loads(sys.argv[2])
     try:
-        result = {"publish": publish, "consume": consume}[role](job)
+        result = {"publish": publisher, "consume": consumer}[role](job).run()
         result["rss_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     except (LoadError, OSError) as e:
         result = {"error": "%s: %s" % (role, e)}
@@ -562,4 +648,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(Publisher, Consumer)
