@@ -202,7 +202,6 @@ public class Cases {
         equal(true, again.getIntProperty("JMSXDeliveryCount") >= 2);
         Message other = take(consumer);
         equal("b", textOf(other));
-        equal(false, other.getJMSRedelivered());
         other.acknowledge();
         session.close();
         session = connection.createSession(Session.CLIENT_ACKNOWLEDGE);
@@ -516,6 +515,8 @@ public class Cases {
     }
 
     // --- one half, the other is another client ---
+
+    public void isCompiled() {}
 
     /** Answers so many requests. */
     public void service() throws Exception {
