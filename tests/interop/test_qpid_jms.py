@@ -44,7 +44,7 @@ def jars():
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def program(jars, tmp_path_factory):
     log = tmp_path_factory.mktemp("jms") / "log"
     command = ["java", "-cp", str(jars / "*"), "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
