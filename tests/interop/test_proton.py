@@ -10,7 +10,7 @@ from interop_support import client_library, drain, publish, ready, settle, wait_
 proton = client_library("proton")
 
 from proton import ConnectionException, Delivery, Described, Message, symbol  # noqa: E402
-from proton.handlers import MessagingHandler  # noqa: E402
+from proton.handlers import MessagingHandler, TransactionHandler  # noqa: E402
 from proton.reactor import AtLeastOnce, AtMostOnce  # noqa: E402
 from proton.utils import (  # noqa: E402
     LinkDetached,
@@ -399,6 +399,61 @@ def test_durable_messages_outlive_the_broker(link_up, broker, fresh, tmp_path):
     assert nothing_comes(receiver)
     receiver.connection.close()
     running.stop()
+
+
+# --- transactions ---
+
+
+class Transactions(TransactionHandler):
+    """The one that goes on, and how the last one ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.current = self.ended = None
+
+    def on_transaction_declared(self, event):
+        self.current = event.transaction
+
+    def on_transaction_committed(self, event):
+        self.ended = "committed"
+
+    def on_transaction_aborted(self, event):
+        self.ended = "aborted"
+
+
+def test_transactions(connection, queue, channel):
+    handler = Transactions()
+
+    def transaction():
+        handler.current = None
+        connection.container.declare_transaction(connection.conn, handler)
+        connection.wait(lambda: handler.current is not None)
+        return handler.current
+
+    def ends(how):
+        handler.ended = None
+        getattr(handler.current, how)()
+        connection.wait(lambda: handler.ended is not None)
+        return handler.ended
+
+    sender = connection.create_sender(address(queue))
+    transaction().send(sender.link, Message(body="never"))
+    turn_for(connection, 0.05)
+    assert ends("abort") == "aborted"
+    for k in range(2):
+        transaction().send(sender.link, Message(body=k))
+        turn_for(connection, 0.05)
+        assert ready(channel, queue) == k
+        assert ends("commit") == "committed"
+    settle(channel, queue, 2)
+
+    receiver = connection.create_receiver(address(queue))
+    for how, first in (("abort", 0), ("commit", 0), ("commit", 1)):
+        assert receiver.receive().body == first
+        transaction().accept(receiver.fetcher.unsettled.popleft())
+        assert ends(how).startswith(how)
+    assert nothing_comes(receiver)
+    assert ready(channel, queue) == 0
 
 
 # --- both protocols ---

@@ -44,11 +44,12 @@ def jars():
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def program(jars, tmp_path_factory):
     log = tmp_path_factory.mktemp("jms") / "log"
     command = ["java", "-cp", str(jars / "*"), "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
     running = CaseProcess(command + ["Cases.java"], log, cwd=JMS)
+    running.run("isCompiled - - 0")
     yield running
     running.stop()
 

@@ -84,8 +84,10 @@ def consume(connection, queue, *how, **options):
 
 
 def test_it_is_told_whom_it_talks_to(broker, fresh):
+    connection = client.Environment(uri=broker.url).connection()
     with pytest.raises(client.ValidationCodeException, match="got 'amqp_lite'"):
-        client.Environment(uri=broker.url).connection().dial()
+        connection.dial()
+    connection.close()
 
 
 def test_a_queue_is_declared_described_and_deleted(management, channel, fresh):

@@ -26,7 +26,7 @@ def broker(v10_broker):
     return v10_broker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def program(node_modules, tmp_path_factory):
     log = tmp_path_factory.mktemp("rhea") / "log"
     running = CaseProcess(["node", "rhea_cases.js"], log, cwd=NODE)
