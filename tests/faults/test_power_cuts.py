@@ -72,6 +72,14 @@ class Bench:
         self.world.store.Recovery(ring, visitor).run()
         return [(entry[0], entry[1]) for entry in visitor.seen]
 
+    def peek(self):
+        """The same of a copy, which leaves all as it is."""
+        chip = Chip(self.chip.sectors, self.chip.sector_size, self.chip.page_size)
+        chip.become(self.chip)
+        visitor = Visitor()
+        self.world.store.Recovery(self.world.store.Ring(chip), visitor).run()
+        return sorted([(entry[0], entry[1]) for entry in visitor.seen])
+
     def done(self, *places):
         for place in places:
             self.world.ack((place, 0))
@@ -617,6 +625,180 @@ def test_a_cut_in_settling_settles_nothing():
 
     cut(bench, beginning, WEAK_OLD, start)
     stays(bench, place, [MIXED] * 60)
+
+
+# Transactions.
+
+
+def both(bench, sizes, settled=()):
+    """What a start finds before, and behind a transaction; and the last is what is there now."""
+    before = bench.peek()
+    assert bench.world.transaction(sizes, settled)
+    bench.world.commit()
+    return before, bench.peek()
+
+
+def test_a_transaction_is_there_with_what_it_settles():
+    bench = Bench()
+    old = [bench.message(30, (1, 2)), bench.message(30)]
+    bench.world.commit()
+    _, after = both(bench, (20, 200, 20), [(old[0], 1), (old[1], 0)])
+    places = [place for place, _ in after]
+    assert (old[0], 0) in after and len(after) >= 4 and old[1] not in places
+    bench.start()
+    assert bench.peek() == sorted(after)
+    bench.world.mark()
+    assert bench.peek() == sorted(after)
+
+
+def test_the_places_of_a_transaction_hold_more_than_its_queues():
+    """A slot more: with as many slots as queues, what is settled first would make it count."""
+    bench = Bench()
+    ring = bench.ring
+    queues = tuple(range(40, 60))
+    assert ring.begin(bench.world.store.MESSAGE | bench.world.store.PART, queues, 20, 1)
+    assert ring.used == 21
+    ring.put(b"x", 0, 1)
+    ring.end()
+    ring.commit()
+    assert ring.parse(ring.sector_of(ring.at_order), ring.at_slot)
+    assert ring.used == 21 and ring.is_open()
+
+
+def test_parts_without_their_commit_record_are_dropped():
+    bench = Bench(6)
+    world = bench.world
+    before = bench.peek()
+    for n in (20, 400, 600):
+        assert world.append("M", (1, 300), world.payload(n), (), world.store.PART)
+    world.ring.commit()
+    assert bench.peek() == before
+    ring = world.store.Ring(bench.chip)
+    world.store.Recovery(ring, Visitor()).run()
+    assert not sum(ring.live)
+    # The next transaction is not taken for theirs.
+    bench.world.model = type(bench.world.model)()
+    bench.start()
+    _, after = both(bench, (30,))
+    assert len(set([place for place, _ in after])) == 1
+
+
+def test_a_transaction_counts_when_its_commit_record_is_marked():
+    """A start goes by the record until then, and by the marks of its parts from then on."""
+    bench = Bench()
+    world = bench.world
+    order = []  # sectors, and whether the commit record is marked in it
+
+    def hook(kind, where, buf):
+        if kind == "P" and where % 1024 == 0 and buf[0] == 0xFF:
+            order.append((where // 1024, not buf[16 + (slot >> 3)] & 0x80 >> (slot & 7)))
+
+    bench.fill_sector()
+    _, after = both(bench, (300, 600, 300))
+    places = sorted(set([place for place, _ in after[-6:]]))
+    assert places[0][0] != places[-1][0], "in one sector"
+    world.ring.locate(*places[-1])
+    slot = world.ring.slot_behind()  # of the commit record
+    bench.chip.hook = hook
+    world.mark()
+    bench.chip.hook = None
+    # The mark of the commit record is the last, in a program of its own.
+    last = world.ring.sector_of(places[-1][0])
+    assert order[-1] == (last, True) and (last, False) in order, order
+    assert (last, True) not in order[:-1]
+    assert sorted(after) == bench.peek()
+
+
+def test_a_commit_record_that_was_refused_a_mark_before_it_stays():
+    bench = Bench()
+    world = bench.world
+    _, after = both(bench, (30, 30))
+    ring = world.ring
+    ring.refused = 1
+    ring.mark()
+    slots = sum(ring.live)
+    assert sorted(after) == bench.peek()
+    ring = world.store.Ring(bench.chip)
+    world.store.Recovery(ring, Visitor()).run()
+    assert sum(ring.live) < slots, "and the next start is done with it"
+
+
+def test_a_commit_record_counts_with_all_parts_or_when_one_counts_already():
+    for k in range(3):
+        for counted in (-1, 0, 1, 2):
+            bench = Bench()
+            ring = bench.ring
+            old = bench.message(20)
+            bench.world.commit()
+            before, after = both(bench, (30, 30, 30), [(old, 0)])
+            places = sorted(set([place for place, _ in after]))
+            ring.acks = ring.commits = 0
+            if counted >= 0:
+                ring.ack(places[counted][0], places[counted][1], bench.world.store.COUNTS)
+                ring.mark()
+            bench.chip.rot(bench.sector(places[k]) * 1024 + places[k][1] * 16 + 9, 0x10)
+            if counted < 0 or counted == k:
+                assert bench.peek() == before, (k, counted)
+            else:
+                assert bench.peek() == [entry for entry in after if entry[0] != places[k]]
+
+
+def test_a_part_is_done_with_once():
+    bench = Bench()
+    world = bench.world
+    world.transaction((30, 30), ())
+    places = world.model.transactions[-1].places
+    ring = world.ring
+    world.commit()
+    ring.acks = ring.commits = 0
+    for share in range(len(world.model.items[places[0]].queues)):
+        ring.ack(places[0][0], places[0][1], share)
+    ring.mark()
+    ring.ack(places[0][0], places[0][1], world.store.COUNTS)
+    ring.mark()
+    world.recount()
+
+
+def test_a_merge_keeps_what_does_not_count_yet_and_frees_what_does():
+    for counts in (False, True):
+        bench = Bench(7)
+        world = bench.world
+        bench.done(*bench.fill_sector())
+        part = world.append("M", (1,), world.payload(30), (), world.store.PART)
+        bench.done(*bench.fill_sector())
+        keep = bench.message(30)
+        bench.done(*bench.fill_sector())
+        bench.message(30)
+        if counts:
+            world.ring.ack(part[0], part[1], world.store.COUNTS)
+        world.mark()
+        assert bench.merge()
+        assert bench.sector(part) == bench.sector(keep)
+        assert bool(world.ring.locate(*part) and world.ring.is_open()) != counts
+        assert ((part, 0) in bench.peek()) == counts
+        assert (keep, 0) in bench.peek()
+
+
+def test_what_is_settled_by_a_transaction_that_is_not_there_is_not_asked_for():
+    """Its message was of another transaction, whose commit record is unreadable."""
+    bench = Bench()
+    world = bench.world
+    world.transaction((30,), ())
+    place = world.model.transactions[-1].places[0]
+    slot = world.ring.tail_slot
+    world.commit()
+    sector = world.ring.tail
+    world.transaction((), [(place, 0)])
+    world.commit()
+    # The slot before the second one's record is of the first one's.
+    bench.chip.rot(sector * 1024 + (slot - 1) * 16, 0xFF)
+    bench.chip.rot(sector * 1024 + (slot - 2) * 16, 0xFF)
+    visitor = Visitor()
+    visitor.settled = None  # would be called
+    ring = world.store.Ring(bench.chip)
+    world.store.Recovery(ring, visitor).run()
+    assert visitor.seen == []
+    assert not sum(ring.live)
 
 
 class Second:
