@@ -9,6 +9,7 @@ from amqp_lite.v10 import cbs, servicebus
 from amqp_lite.v10.performatives import (
     ACCEPTED,
     ATTACH,
+    COORDINATOR,
     ERROR,
     MODIFIED,
     PROPERTIES,
@@ -663,7 +664,9 @@ def test_what_is_not_there():
     for octets in (
         wire10.attach_sender("a", "none", 5), wire10.attach_receiver("a", "none", 5),
         wire10.attach_receiver("a", "none/$DeadLetterQueue", 5),
-        wire10.attach_sender("a", "none/$management", 5),
+        wire10.attach_sender("a", "none/$management", 5), wire10.attach_sender("a", "", 5),
+        wire10.attach_sender("a", None, 5), wire10.attach_sender("a", "amqps://host", 5),
+        wire10.attach_receiver("a", "", 5), wire10.attach_sender("a", "/$management", 5),
     ):  # fmt: skip
         found = ask(peer, octets)
         assert names(found) == ["attach", "detach"]
@@ -671,11 +674,25 @@ def test_what_is_not_there():
         assert error_of(found[1]) == "amqp:not-found"
         ask(peer, wire10.detach(5))
     assert list(made.broker.queues) == [b"q"]
-    # Others may make queues by their names; so may these.
+
+
+def test_queues_may_be_made_by_their_names():
     peer = bus(world(auto_declare=1))
     sender(peer, "amqps://host/new")
     assert send(peer, wire10.message(b"m")).descriptor == ACCEPTED
     assert bodies(receiver(peer, "new")) == [b"m"]
+
+
+def test_transactions_are_refused():
+    made = world()
+    target = described_value(COORDINATOR, Symbol("amqp:local-transactions"))
+    attach = frame(0, 0, described(
+        ATTACH, "tx", uint(5), False, None, None, described_value(SOURCE, "here"), target, None,
+        None, uint(0)))  # fmt: skip
+    for peer in (nobody(made), bus(made)):
+        found = ask(peer, attach)
+        assert names(found) == ["attach", "detach"]
+        assert error_of(found[1]) == "amqp:not-implemented"
 
 
 def test_sessions_are_refused():

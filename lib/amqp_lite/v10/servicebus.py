@@ -336,17 +336,22 @@ class BusSession(Session):
             link.note_count(fields)
         code = SOURCE if link.to_peer else TARGET
         terminus = link._terminus(fields, _SOURCE if link.to_peer else _TARGET, code)
-        address = terminus.text(_ADDRESS) or ""
+        is_place = terminus.code == code
+        address = (terminus.text(_ADDRESS) if is_place else None) or ""
         path = None
         if address == "$cbs":
             make = Cbs
         elif connection.user is not None and not connection.tokens:
             link.attach(fields)
             return
+        elif not is_place:
+            raise NotImplementedHere("transactions of Service Bus")
         else:
             is_managed = address.endswith(_MANAGEMENT)
             path = path_of(address[: -len(_MANAGEMENT)] if is_managed else address)
             connection.user = connection.tokens.demand(path)
+            if not path:
+                raise NotFound("an empty address")
             make = None
             if is_managed:
                 from .entity import Entity
@@ -439,7 +444,10 @@ class BusSession(Session):
                 return
             Session.on_disposition(self, fields)
             return
+        self._work = None
         outcome = self._outcome(fields)
+        if self._work is not None:
+            raise NotImplementedHere("transactions of Service Bus")
         if not outcome and not settled:
             return
         state = None if settled else self._echo(fields)
@@ -501,7 +509,7 @@ class Sender(Requests):
     """The peer sends messages and batches of them."""
 
     def __init__(self, link, path):
-        Requests.__init__(self, link, None, lambda one: None)
+        Requests.__init__(self, link, None, None)
         self._most = min(self.connection.broker.message_max, _LONGEST)
         self._batch = False
         self._head, self._exchange = self._place(_address(path))
