@@ -293,6 +293,17 @@ def test_sessions_and_links_have_credit_of_their_own(connection, channel, fresh)
     assert ready(channel, queues[1]) == 1
 
 
+def test_many_links_on_one_session(connection, queue, broker):
+    count = 16 if broker.runtime == "micropython" else 100
+    senders = [
+        connection.create_sender(address(queue), name="link-%d" % k) for k in range(count - 1)
+    ]
+    for k, sender in enumerate(senders):
+        sender.send(Message(body=k))
+    receiver = connection.create_receiver(address(queue), credit=count)
+    assert [receive(receiver).body for _ in senders] == list(range(count - 1))
+
+
 # --- nodes ---
 
 
