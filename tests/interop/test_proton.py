@@ -11,7 +11,7 @@ proton = client_library("proton")
 
 from proton import ConnectionException, Delivery, Described, Message, symbol  # noqa: E402
 from proton.handlers import MessagingHandler, TransactionHandler  # noqa: E402
-from proton.reactor import AtLeastOnce, AtMostOnce  # noqa: E402
+from proton.reactor import AtLeastOnce, AtMostOnce, DurableSubscription  # noqa: E402
 from proton.utils import (  # noqa: E402
     LinkDetached,
     SendException,
@@ -293,6 +293,17 @@ def test_sessions_and_links_have_credit_of_their_own(connection, channel, fresh)
     assert ready(channel, queues[1]) == 1
 
 
+def test_many_links_on_one_session(connection, queue, broker):
+    count = 16 if broker.runtime == "micropython" else 100
+    senders = [
+        connection.create_sender(address(queue), name="link-%d" % k) for k in range(count - 1)
+    ]
+    for k, sender in enumerate(senders):
+        sender.send(Message(body=k))
+    receiver = connection.create_receiver(address(queue), credit=count)
+    assert [receive(receiver).body for _ in senders] == list(range(count - 1))
+
+
 # --- nodes ---
 
 
@@ -376,6 +387,38 @@ def test_a_wrong_password(link_up, broker):
         link_up(broker, password="wrong")
     assert "amqp:unauthorized-access" in str(caught.value)
     link_up(broker)
+
+
+def test_a_durable_subscription_outlives_the_broker(link_up, broker, fresh, tmp_path):
+    if broker.process is None:
+        pytest.skip("not ours to restart")
+
+    def subscribe(running):
+        connection = link_up(running, container_id="edge-7")
+        options = [DurableSubscription()]
+        return connection.create_receiver("/topic/room.*", name="heat", options=options)
+
+    running = interop_broker.start_again(broker, tmp_path)
+    receiver = subscribe(running)
+    publisher = link_up(running).create_sender("/topic/room.7")
+    publisher.send(Message(body="a", durable=True))
+    assert receive(receiver).body == "a"
+    receiver.detach()
+    publisher.send(Message(body="b", durable=True))
+    for connection in (receiver.connection, publisher.connection):
+        connection.close()
+    running.stop()
+    running = interop_broker.start_again(broker, tmp_path)
+    receiver = subscribe(running)
+    publisher = link_up(running).create_sender("/exchanges/amq.topic/room.8")
+    publisher.send(Message(body="c", durable=True))
+    assert [receive(receiver).body for _ in "bc"] == ["b", "c"]
+    receiver.close()
+    with pytest.raises(SendException):
+        publisher.send(Message(body="d"))
+    for connection in (receiver.connection, publisher.connection):
+        connection.close()
+    running.stop()
 
 
 def test_durable_messages_outlive_the_broker(link_up, broker, fresh, tmp_path):

@@ -61,8 +61,8 @@ def log_in(broker, certificates, link_up):
     return open_one
 
 
-def receive(connection):
-    receiver = connection.create_receiver(READINGS)
+def receive(connection, address=READINGS):
+    receiver = connection.create_receiver(address, name="of " + address)
     message = receiver.receive()
     receiver.settle(Delivery.ACCEPTED)
     return message.body
@@ -95,6 +95,15 @@ def test_nobody_has_the_password_of_a_user_without_one(log_in):
     with pytest.raises(ConnectionException) as caught:
         log_in("PLAIN", user="gateway-7", password="")
     assert "amqp:unauthorized-access" in str(caught.value)
+
+
+def test_a_plain_address_makes_a_queue_for_who_may(log_in):
+    with pytest.raises(LinkDetached) as caught:
+        log_in("EXTERNAL", "member").create_sender("plain-queue")
+    assert caught.value.condition == "amqp:not-found"
+    everything = log_in("PLAIN", user="all", password="secret")
+    everything.create_sender("plain-queue").send(Message(body="a"))
+    assert receive(everything, "plain-queue") == "a"
 
 
 def test_anonymous_is_a_user_who_may_little(log_in):

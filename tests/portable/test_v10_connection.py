@@ -190,6 +190,13 @@ def test_what_a_running_connection_does_not_take():
         assert world.free() == free
 
 
+def test_as_many_links_as_the_profile_has_consumers():
+    for consumers, handle_max in ((4, 15), (40, 39), (300, 255)):
+        peer = client(World(consumers=consumers))
+        assert ask(peer, wire10.begin())[0][2][4] == handle_max
+    assert ask(peer, wire10.attach_sender("l", "/queue/q", 255))[0][0] == "attach"
+
+
 def test_flows_of_a_session():
     peer = client(World())
     ask(peer, wire10.begin(1, next_outgoing=0xFFFFFFFE))

@@ -104,6 +104,8 @@ class Connection(FrameReader):
         self._offer_idle_ms = profile["heartbeat"] * 1000
         self._patience = max(2 * self._offer_idle_ms, 60000)  # ms
         self._channel_max = min(profile["channels"], 65536) - 1
+        # Links of a session: some clients have all of theirs on one.
+        self.handle_max = max(16, min(256, profile["consumers"])) - 1
         self.private_queues = max(1, min(16, profile["queues"] // 4))  # that it may have
         self._login_octets = profile["login_bytes"]
         self._reset()

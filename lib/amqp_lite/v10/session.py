@@ -35,7 +35,6 @@ from .performatives import (
 from .values import Typed, read_value
 
 WINDOW = const(2048)  # transfers the peer may send before our next flow
-HANDLE_MAX = const(15)
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _OURS = const(0x3FFFFFFF)  # our outgoing-window: credit limits us, not this
 
@@ -111,7 +110,7 @@ class Session:
                 uint(0),
                 uint(WINDOW),
                 uint(_OURS),
-                uint(HANDLE_MAX),
+                uint(self.connection.handle_max),
             )  # fmt: skip
         )
 
@@ -149,8 +148,9 @@ class Session:
     def attach(self, fields):
         """The peer's attach. Raises HandleInUse, ResourceLimitExceeded."""
         handle = fields.uint(_HANDLE, 0)
-        if handle > HANDLE_MAX:
-            raise FramingError("handle %d, handle-max is %d" % (handle, HANDLE_MAX))
+        most = self.connection.handle_max
+        if handle > most:
+            raise FramingError("handle %d, handle-max is %d" % (handle, most))
         if handle in self.links:
             raise HandleInUse("handle %d is attached" % handle)
         name = fields.text(_NAME)
