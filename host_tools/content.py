@@ -76,7 +76,7 @@ class Content:
 
     def __init__(self, image):
         self.image = image
-        self.broker, order, cover = _start(image)
+        self.broker, order, cover, self._count = _start(image)
         self.ring = ring = Ring(image.device())
         ring.order[:] = order
         ring.cover[:] = cover
@@ -117,7 +117,7 @@ class Content:
             pending = False
             for slot in self._slots(sector):
                 self.read += 1
-                needed = bool(ring.is_needed())
+                needed = self._is_needed(sector, slot)
                 pending |= needed
                 self._note(needed)
                 if needed:
@@ -125,6 +125,19 @@ class Content:
             self.using += pending
             sector = ring.sector_after(sector)
         self._judge()
+
+    def _is_needed(self, sector, slot):
+        """Whether the parsed record is pending for anybody, as a start would see it."""
+        return any(self.is_pending(sector, slot, share) for share in range(self.ring.shares))
+
+    def is_pending(self, sector, slot, share):
+        """The same for one of its queues."""
+        ring = self.ring
+        place = (ring.at_order, ring.at_slot)
+        if not ring.is_pending(sector, slot + share) or (place, share) in self._count.done:
+            return False
+        # A part of a transaction that was not committed is as if it were not there.
+        return not ring.is_open() or not ring.kind & TYPE or place in self._count.parts
 
     def _slots(self, sector):
         """The slots of the records in *sector*, each parsed. What is between them goes to `gaps`.
@@ -388,19 +401,24 @@ class _Count:
 
     def __init__(self):
         self.definitions = 0
+        self.parts = set()  # places of parts of committed transactions
+        self.done = set()  # (place, share) of what those have settled
 
     def message(self, ring, share):
-        pass
+        if ring.is_open():
+            self.parts.add((ring.at_order, ring.at_slot))
 
     def settled(self, ring, share):
-        pass
+        self.done.add(((ring.at_order, ring.at_slot), share))
 
     def definition(self, ring):
         self.definitions += 1
 
 
 def _start(image):
-    """Start a broker on *image*: it with its definitions, and the order and cover of sectors."""
+    """Start a broker on *image*: it with its definitions, the order and cover of sectors, and
+    what a start counts.
+    """
     count = _Count()
     Recovery(Ring(image.device()), count).run()
     log.configure("error", 0)
@@ -412,7 +430,7 @@ def _start(image):
     store = Durable(Ring(image.device()), write_table, read_table, 1)
     broker = Broker(complete(numbers), store, match_headers)
     broker.restore()
-    return broker, store.ring.order, store.ring.cover
+    return broker, store.ring.order, store.ring.cover, count
 
 
 def _payload(ring, i, n):

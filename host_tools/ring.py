@@ -61,7 +61,7 @@ def _count_queues(content):
             continue
         message = Message(ring)
         for share in range(ring.shares):
-            if ring.is_pending(sector, slot + share):
+            if content.is_pending(sector, slot, share):
                 row = queues.setdefault(ring.queue_of(share), [0, 0, message.born])
                 if not row[0]:
                     row[2] = message.born
@@ -300,7 +300,7 @@ def _export(content, sector, slot, wanted):
     shares = [
         (ring.queue_of(share), ring.tries(share))
         for share in range(ring.shares)
-        if ring.is_pending(sector, slot + share)
+        if content.is_pending(sector, slot, share)
     ]
     properties = content.properties(message)
     for number, tries in shares:

@@ -680,7 +680,7 @@ def test_parts_without_their_commit_record_are_dropped():
     bench.world.model = type(bench.world.model)()
     bench.start()
     _, after = both(bench, (30,))
-    assert len(set([place for place, _ in after])) == 1
+    assert len({place for place, _ in after}) == 1
 
 
 def test_a_transaction_counts_when_its_commit_record_is_marked():
@@ -695,7 +695,7 @@ def test_a_transaction_counts_when_its_commit_record_is_marked():
 
     bench.fill_sector()
     _, after = both(bench, (300, 600, 300))
-    places = sorted(set([place for place, _ in after[-6:]]))
+    places = sorted({place for place, _ in after[-6:]})
     assert places[0][0] != places[-1][0], "in one sector"
     world.ring.locate(*places[-1])
     slot = world.ring.slot_behind()  # of the commit record
@@ -731,7 +731,7 @@ def test_a_commit_record_counts_with_all_parts_or_when_one_counts_already():
             old = bench.message(20)
             bench.world.commit()
             before, after = both(bench, (30, 30, 30), [(old, 0)])
-            places = sorted(set([place for place, _ in after]))
+            places = sorted({place for place, _ in after})
             ring.acks = ring.commits = 0
             if counted >= 0:
                 ring.ack(places[counted][0], places[counted][1], bench.world.store.COUNTS)

@@ -207,7 +207,7 @@ def finish(play):
     for step in (play.first, play.second, play.third):
         step()
         play.found.append(contents(play.after()))
-    assert len(set([str(found) for found in play.found])) == 4
+    assert len({str(found) for found in play.found}) == 4
 
 
 class Cutter:

@@ -167,6 +167,30 @@ def test_a_ring_file(ask, shape):
     }  # fmt: skip
 
 
+def test_a_transaction_is_there_or_not_as_for_a_start(ask):
+    world, peer = world_on()
+    peer.queue("q", durable=1)
+    publish(peer, "q", "old")
+    tag = tag_of(peer.contents(wire.get(1, "q"))[0])
+    peer.ask(wire.method(1, "tx.select"))
+    publish(peer, "q", "1", "2")
+    peer.send(wire.ack(1, tag))
+    ring = world.broker.store.ring
+    order, slot = ring.newest, ring.tail_slot
+    assert peer.names(wire.method(1, "tx.commit")) == ["tx.commit-ok"]
+    assert ring.acks, "nothing is marked yet"
+    octets = dump(world, ask.path)
+    assert [row["body"] for row in ask.export()] == ["1", "2"]
+    assert queues_of(ask("show"))["q"][1:3] == (2, 2)
+    # Without its commit record.
+    while ring.next_record(order, slot) and ring.kind & TYPE:
+        slot = ring.slot_behind()
+    octets[ring.sector * SMALL[1] + ring.slot * 16] = 0
+    ask.path.write_bytes(octets)
+    assert [row["body"] for row in ask.export()] == ["old"]
+    assert queues_of(ask("show"))["q"][1:3] == (1, 3)
+
+
 def test_what_was_taken_is_not_there(ask):
     world, peer = world_on()
     peer.queue("q", durable=1)
