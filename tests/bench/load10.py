@@ -63,7 +63,7 @@ def symbol(text):
 
 
 def binary(octets):
-    return b"\xb0" + load.long(octets)
+    return b"\xa0" + load.short(octets) if len(octets) < 256 else b"\xb0" + load.long(octets)
 
 
 def described(code, *fields):

@@ -376,7 +376,8 @@ class Incoming(Link):
         tag = fields.at[_DELIVERY_TAG]
         if tag < 0 or octets_size(buf, tag) > _TAG:
             raise InvalidField("a delivery without a delivery-tag of at most %d octets" % _TAG)
-        self._tag = _tag_hash(fields)
+        if fields.boolean(_MORE):
+            self._tag = _tag_hash(fields)
         self._id = fields.serial(_ID)
         if self._id != self.session.due_id >= 0:
             raise NotAllowedNow("a delivery-id that is not the next one")
@@ -420,9 +421,8 @@ class Incoming(Link):
         body = end - sections.body + more
         stream = self._is_streamed(fields, route, body)
         self._check_size(body, stream)
-        size = 0
-        for k in range(sections.count):
-            size += sections.stops[k] - sections.starts[k]
+        first = sections.cut - sections.start
+        size = first + sections.body - sections.resume
         needed = broker.entries_for(route, route.stamp, sections.durable)
         message = broker.pool.begin(len(head))
         if message is None:
@@ -446,8 +446,8 @@ class Incoming(Link):
         message.body = 0
         pool = broker.pool
         pool.write(message, head, 0, len(head))
-        for k in range(sections.count):
-            pool.write(message, buf, sections.starts[k], sections.stops[k] - sections.starts[k])
+        pool.write(message, buf, sections.start, first)
+        pool.write(message, buf, sections.resume, size - first)
         self.message = message
         self._body.reset()
         self.on_payload(buf, sections.body, end - sections.body)

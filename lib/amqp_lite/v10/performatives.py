@@ -10,7 +10,6 @@ import struct
 from ..compat import const, u32
 from ..errors import SyntaxFailure
 from .codec import (
-    boolean_at,
     check_value,
     octets_at,
     serial_at,
@@ -163,24 +162,28 @@ class Fields:
         at = self.at
         for k in range(len(letters)):
             letter = letters[k]
-            if k < count and i >= stop:
-                raise SyntaxFailure("a field is missing")
-            if k >= count or buf[i] == 0x40:
-                if letter > _ANY and not letter & _CAPITAL:
+            code = 0x40
+            if k < count:
+                if i >= stop:
+                    raise SyntaxFailure("a field is missing")
+                code = buf[i]
+            if code == 0x40:
+                if not letter & _CAPITAL:
                     raise InvalidField("field %d of %s is missing" % (k + 1, self.name()))
                 at[k] = -1
                 i += k < count
                 continue
-            code = buf[i]
             if letter != _ANY and code not in _KINDS[letter | _CAPITAL]:
                 raise InvalidField("field %d of %s is a 0x%02x" % (k + 1, self.name(), code))
             at[k] = i
             if 0x41 <= code <= 0x45:
                 i += 1
-            elif code == 0x52 or code == 0x53:
-                i += 2
             elif code == 0x70:
                 i += 5
+            elif code == 0x52 or code == 0x53:
+                i += 2
+            elif code == 0xA0 and i + 1 < stop:
+                i += 2 + buf[i + 1]
             else:
                 i = check_value(buf, i, stop)
         if i != stop:
@@ -215,7 +218,11 @@ class Fields:
 
     def boolean(self, k, default=False):
         """The boolean in field *k*."""
-        return default if self.at[k] < 0 else boolean_at(self.buf, self.at[k])
+        at = self.at[k]
+        if at < 0:
+            return default
+        code = self.buf[at]
+        return code == 0x41 or code == 0x56 and self.buf[at + 1] == 1
 
     def text(self, k):
         """The string in field *k*; None when it is not given. Raises SyntaxFailure."""

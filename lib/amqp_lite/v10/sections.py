@@ -43,7 +43,6 @@ _NAMES = {
     VALUE: b"amqp:amqp-value:*",
     _FOOTER: b"amqp:footer:map",
 }
-_MOST = const(4)  # sections before the body that are stored
 _LONGEST_HEAD = const(40)  # octets of a descriptor, and of a value's constructor and size
 
 
@@ -54,8 +53,8 @@ class Incomplete(Exception):
 class Sections:
     """What the broker has to know of the sections before the body, and where they are.
 
-    count, starts, stops   of those that are stored: all but the delivery-annotations
-    body        index behind them
+    start, body index of the first of them, and behind the last
+    cut, resume likewise of the delivery-annotations, which are not stored
     durable     boolean
     ttl_ms      -1: not given
     to, subject, reply_to, user_id   index of the value; -1: not given
@@ -63,13 +62,10 @@ class Sections:
 
     def __init__(self, fields):
         self._fields = fields
-        self.starts = [0] * _MOST
-        self.stops = [0] * _MOST
-        self.body = 0
-        self._forget()
+        self._forget(0)
 
-    def _forget(self):
-        self.count = 0
+    def _forget(self, i):
+        self.start = self.cut = self.resume = self.body = i
         self.durable = False
         self.ttl_ms = -1
         self.to = self.subject = self.reply_to = self.user_id = -1
@@ -83,19 +79,18 @@ class Sections:
         whole  nothing comes behind *end*: the message may do without a body, as that of some
                clients does
         """
-        self._forget()
+        self._forget(i)
         before = 0
         while True:
-            if whole and i == end and self.count:
-                self.body = i
+            self.body = i
+            if whole and i == end and self.resume - self.cut < end - self.start:
                 return
             code = section_at(buf, i, end)
             if not code:
                 raise Incomplete
-            at = section_value(buf, i)
             if code >= DATA:
-                self.body = i
                 return
+            at = section_value(buf, i)
             if code <= before:
                 raise SyntaxFailure("section 0x%02x behind 0x%02x" % (code, before))
             before = code
@@ -111,10 +106,9 @@ class Sections:
                 if buf[at] & 0xEF != 0xC1:
                     raise SyntaxFailure("section 0x%02x is no map" % code)
                 stop = check_value(buf, at, end)
-            if code != _DELIVERY_ANNOTATIONS:
-                self.starts[self.count] = i
-                self.stops[self.count] = stop
-                self.count += 1
+            if code == _DELIVERY_ANNOTATIONS:
+                self.cut = i
+                self.resume = stop
             i = stop
 
     def _is_whole(self, buf, at, end):
@@ -218,6 +212,15 @@ class Body:
     def follow(self, buf, i, n):
         """*n* octets more, in *buf* from *i*. Raises SyntaxFailure when they are no body."""
         end = i + n
+        if n > 8 and not self._last and not self._held and u32(buf, i) | 0x10 == 0x5375B0:
+            # The usual one, of data, found in place.
+            self.kind = self._last = DATA
+            if buf[i + 3] & 0x10:
+                self._left = u32(buf, i + 4)
+                i += 8
+            else:
+                self._left = buf[i + 4]
+                i += 5
         while i < end:
             if self._left:
                 n = min(self._left, end - i)

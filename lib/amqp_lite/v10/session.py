@@ -311,8 +311,10 @@ class Session:
                 raise
             except AMQPError as error:
                 self.cancel(link, error)
-        if fields.has(_ID) and (self.due_id < 0 or fields.serial(_ID) == self.due_id):
-            self.due_id = fields.serial(_ID) + 1 & _SERIAL
+        if fields.has(_ID):
+            number = fields.serial(_ID)
+            if self.due_id < 0 or number == self.due_id:
+                self.due_id = number + 1 & _SERIAL
         self.received()
         return True
 
@@ -373,32 +375,47 @@ class Session:
         state = None if settled else self._echo(fields)
         queue = None
         others = None
-        entry = self.unsettled.tail
-        while entry is not None:
-            # Our table is walked, not the peer's range; backwards, see _drop().
-            before = entry.prev
-            if entry.tag - first & _SERIAL <= count:
-                if queue is None:
-                    queue = entry.queue
-                elif entry.queue is not queue:
-                    others = others or []
-                    if entry.queue not in others:
-                        others.append(entry.queue)
-                tag = entry.tag
-                consumer = entry.consumer
-                default = consumer.sink.default_outcome if consumer is not None else 0
-                if self.connection.works and self._is_work(entry, outcome or default, settled):
-                    entry = before
-                    continue
-                self._finish(entry, outcome or default)
-                if not settled:
-                    self._tell_settled(tag, state)
+        entry = self._last_of(first, count)
+        while entry is not None and entry.tag - first & _SERIAL <= count:
+            before = entry.prev  # backwards, see _drop()
+            if queue is None:
+                queue = entry.queue
+            elif entry.queue is not queue:
+                others = others or []
+                if entry.queue not in others:
+                    others.append(entry.queue)
+            tag = entry.tag
+            consumer = entry.consumer
+            default = consumer.sink.default_outcome if consumer is not None else 0
+            if self.connection.works and self._is_work(entry, outcome or default, settled):
+                entry = before
+                continue
+            self._finish(entry, outcome or default)
+            if not settled:
+                self._tell_settled(tag, state)
             entry = before
         for other in others or ():
             if not other.deleted:
                 other.dispatch()
         if queue is not None and not queue.deleted:
             queue.dispatch()
+
+    def _last_of(self, first, count):
+        """The last delivery that the peer has of *first* and *count* behind it; None: of none.
+
+        Our table is walked, not the peer's range. It is in the order of the ids, and most peers
+        settle what came first.
+        """
+        found = None
+        entry = self.unsettled.head
+        while entry is not None:
+            behind = entry.tag - first & _SERIAL
+            if behind <= count:
+                found = entry
+            elif behind <= _SERIAL >> 1:
+                break
+            entry = entry.next
+        return found
 
     def _outcome(self, fields):
         """The descriptor of the outcome that a disposition says; 0 for none."""
