@@ -12,7 +12,7 @@ from ..access import CONFIGURE, READ, WRITE
 from ..broker.broker import GENERATED, is_for_answers
 from ..broker.message import AMQP10, PERSISTENT
 from ..broker.queue import text
-from ..compat import const, equal, hash_octets
+from ..compat import const, equal, hash_octets, load
 from ..errors import (
     AccessRefused,
     AMQPError,
@@ -115,9 +115,7 @@ class Link:
         """Whether a node of the protocol itself has this *address*: it answers the attach then."""
         if not address or not (address.startswith("/management") or "$" in address):
             return False
-        from .node import take_over
-
-        return take_over(self, fields, address)
+        return load("amqp_lite.v10.node").take_over(self, fields, address)
 
     def _echo(self, fields, k, code):
         """The terminus in field *k* for the answer, as described() takes it.
@@ -628,9 +626,7 @@ class Outgoing(Link):
             if self._is_of_node(fields, address):
                 return
         if self._wants_more(fields):
-            from .source import take_over  # late: few peers ask for more
-
-            take_over(self, fields)
+            load("amqp_lite.v10.source").take_over(self, fields)  # late: few peers ask for more
             return
         target = self._echo(fields, _TARGET, TARGET)
         source = self._echo(fields, _SOURCE, SOURCE)
@@ -713,9 +709,8 @@ class Outgoing(Link):
         lead = None
         skip = 0
         if not message.flags & AMQP10:
-            from ..convert import as_v10
-
-            other = as_v10(connection.broker, message, tries)
+            convert = load("amqp_lite.convert")
+            other = convert.as_v10(connection.broker, message, tries)
             lead = other.head
             skip = message.properties
         elif tries:

@@ -17,7 +17,7 @@ from ..access import CONFIGURE, READ
 from ..broker.broker import MAX_TTL_MS
 from ..broker.exchange import HEADERS
 from ..broker.queue import is_behind
-from ..compat import const, ticks_diff
+from ..compat import const, load, ticks_diff
 from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
 from .conditions import DetachForced, InvalidField, LinkStolen
@@ -299,10 +299,9 @@ class Receiver(Outgoing):
         Outgoing.deliver(self, consumer, entry)
 
     def _selects(self, message):
-        from ..convert import sections_of
         from .selector import Properties
 
-        octets = sections_of(self.connection.broker, message)
+        octets = load("amqp_lite.convert").sections_of(self.connection.broker, message)
         properties = Properties()
         properties.load(octets, 0, len(octets))
         return self._filters.selector.matches(properties.lookup)
