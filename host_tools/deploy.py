@@ -42,8 +42,8 @@ _APP = "/app.py"
 _RING = "/ring"
 # Modules that no board ever loads, and what Python leaves beside them.
 _ELSEWHERE = (
-    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py", "servicebus.py",
-    "__pycache__",
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "cbs.py", "entity.py",
+    "selector.py", "servicebus.py", "__pycache__",
 )  # fmt: skip
 _USERS = {_BOOT: "/boot.old.py", _MAIN: "/main.old.py"}  # before the first deployment
 _SEGMENT = 32768  # octets, see store/segments.py
@@ -209,6 +209,10 @@ def _library(board, name, facts, settings, as_source):
     """
     sources = dict(_modules(os.path.dirname(amqp_lite.__file__), _LIBRARY))
     sources.update(_modules(folder("board"), _BOARD, name))
+    texts = {_module(path): read_text(here) for path, here in sources.items()}
+    for module in inplace.unused(texts, *settings):
+        del texts[module]
+    sources = {path: here for path, here in sources.items() if _module(path) in texts}
     compiler = find_compiler()
     reason = "" if as_source else why_not(compiler, facts)
     if reason:
@@ -216,15 +220,13 @@ def _library(board, name, facts, settings, as_source):
     if as_source or reason:
         _check_sources(*settings)
         return {path: _octets(source) for path, source in sources.items()}
-    modules = [_module(path) for path in sources]
-    texts = {module: read_text(here) for module, here in zip(modules, sources.values())}
     # A name of its own for the file in tracebacks would be kept in RAM; the module's is there.
-    sources_short = list(zip(shorten(texts).values(), modules))
+    sources_short = [(text, module) for module, text in shorten(texts).items()]
     octets = compile_all(compiler, sources_short, facts["architecture"])
     files = {path[: -len(".py")] + ".mpy": data for path, data in zip(sources, octets)}
     if name == "pico_w":
-        names = inplace.order(texts, inplace.needed(settings[0]))
-        files[inplace.PATH] = _in_place(board, dict(zip(modules, octets)), names)
+        groups = inplace.groups(texts, settings[0])
+        files[inplace.PATH] = _in_place(board, dict(zip(texts, octets)), groups)
     return files
 
 
@@ -241,18 +243,18 @@ def _check_sources(settings, profile):
         ) from None
 
 
-def _in_place(board, compiled, names):
-    """The file of byte code to run from flash: the one that is there, when it would do."""
+def _in_place(board, compiled, groups):
+    """The file of what is used in flash: the one that is there, when it would do."""
     try:
         there = board.read(inplace.PATH)
     except BoardError:
         there = b""
     # Blocks of an old file stay in flash for a while: a new one must not look like it.
-    same = inplace.build(compiled, names, there[: inplace.HEAD])
+    same = inplace.build(compiled, groups, there[: inplace.HEAD])
     blocks = same.count(there[: inplace.HEAD])
     if same == there and int(board.run(_BLOCKS % inplace.PATH)) == blocks:
         return same
-    return inplace.build(compiled, names)
+    return inplace.build(compiled, groups)
 
 
 def _module(path):

@@ -1,4 +1,4 @@
-"""The file of byte code that a Pico W runs from flash: see board/pico_w/inplace.py."""
+"""The file of byte code and texts that a Pico W uses in flash: see board/pico_w/inplace.py."""
 
 import ast
 import os
@@ -8,8 +8,15 @@ PATH = "/lib/amqp_lite/inplace.bin"  # on the board, see its board.py
 MAGIC = b"AMQP-LITE"
 HEAD = 16  # octets: the magic, and others that only this file has
 _BLOCK = 4096
+_TEXT = 0x8000  # in the length of a piece that is no byte code
+# Modules that lib/ imports by load(), late.
+_LATE = (
+    "v10.connection", "v10.source", "v10.node", "v10.management", "v10.coordinator", "convert",
+    "broker.transaction",
+)  # fmt: skip
 _BYTECODE = 2  # the kinds of code in a .mpy file, py/emitglue.h
 _PYTHON = 3
+_OPTIONAL = tuple("amqp_lite." + name for name in ("bridge.", "net.", "compat_tls_", "v10."))
 _STORES = {"file": "file", "flash": "device", "partition": "device"}  # else segments
 
 
@@ -41,22 +48,59 @@ def needed(settings):
     yield from ("amqp_lite." + name for name in once)
 
 
-def build(compiled, names, head=b""):
-    """The file for the modules *names*, in the order of their imports.
+def groups(sources, settings):
+    """Lists of modules in the order of their imports: those of the start, and for each one that
+    is imported late all that it imports then, itself at the end.
+
+    sources   the text of modules by name
+    settings  complete
+    """
+    found = [order(sources, needed(settings))]
+    for name in _LATE if settings["listeners"] else ():
+        name = "amqp_lite." + name
+        if name in sources:
+            found.append([each for each in order(sources, [name]) if each not in found[0]])
+    return found
+
+
+def unused(sources, settings, profile):
+    """The modules that a board with these *settings* never loads, although others may.
+
+    sources  the text of modules by name
+    """
+    found = set()
+    if not settings["bridges"]:
+        row = {"tls": True}
+        found.update(order(sources, needed(dict(settings, bridges=[row]))))
+        found.update(order(sources, ["amqp_lite.bridge.settings"]))
+    if not profile["amqp10"]:
+        found.update(order(sources, ["amqp_lite." + name for name in _LATE if name[:3] == "v10"]))
+    kept = ["amqp_lite.config", "amqp_lite.convert", *needed(settings)]
+    found -= set(order(sources, kept))
+    return {name for name in found if name.startswith(_OPTIONAL)}
+
+
+def build(compiled, groups, head=b""):
+    """The file for the modules in *groups*, see groups().
 
     compiled  .mpy files, octets by module name
     head      of another file, to see whether that is the same; else none that was there before
     """
     if len(head) < HEAD:
         head = MAGIC + os.urandom(HEAD - len(MAGIC))
-    pieces = [" ".join(names).encode()]
-    for name in names:
-        pieces += [code for code in functions(compiled[name]) if code not in pieces]
+    contents = {name: Contents(compiled[name]) for names in groups for name in names}
+    lines = [
+        " ".join(f"{contents[name].objects}:{name}" for name in names) + "\n" for names in groups
+    ]
+    pieces = {(0, "".join(lines).encode()): None}  # as an ordered set
+    for one in contents.values():
+        pieces.update(((0, code), None) for code in one.functions)
+        pieces.update(((_TEXT, text), None) for text in one.texts)
     blocks = []
-    for piece in pieces:
+    for kind, piece in pieces:
         if not blocks or len(blocks[-1]) + len(piece) + 4 > _room(len(blocks) - 1):
             blocks.append(head + bytes([len(blocks)]))
-        blocks[-1] += struct.pack("<H", len(piece)) + piece
+        blocks[-1] += struct.pack("<H", kind | len(piece)) + piece
     return b"".join(block.ljust(_room(i), b"\0") for i, block in enumerate(blocks))
 
 
@@ -105,22 +149,32 @@ def _parent(name):
 
 
 def functions(mpy):
-    """The byte code of each function in a .mpy file, in its order, without the module's own.
+    """The byte code of each function in a .mpy file, in its order, without the module's own."""
+    return Contents(mpy).functions
 
-    Format: py/persistentcode.c of MicroPython, version 6.
+
+class Contents:
+    """What is in a .mpy file. Format: py/persistentcode.c of MicroPython, version 6.
+
+    functions  as in functions()
+    objects    how many constants the module has that are no names and no small numbers
+    texts      the octets of those among them, and in them, that are str or bytes, each with a NUL
     """
-    reader = _Reader(mpy)
-    reader.take(4)  # magic, version, flags, bits of small ints
-    names, objects = reader.number(), reader.number()
-    for _ in range(names):
-        length = reader.number()
-        if not length & 1:  # else one that every firmware has
-            reader.take((length >> 1) + 1)
-    for _ in range(objects):
-        reader.skip_object()
-    found = []
-    reader.read_code(found)
-    return found[:-1]
+
+    def __init__(self, mpy):
+        reader = _Reader(mpy)
+        reader.take(4)  # magic, version, flags, bits of small ints
+        names, self.objects = reader.number(), reader.number()
+        for _ in range(names):
+            length = reader.number()
+            if not length & 1:  # else one that every firmware has
+                reader.take((length >> 1) + 1)
+        self.texts = []
+        for _ in range(self.objects):
+            reader.read_object(self.texts)
+        found = []
+        reader.read_code(found)
+        self.functions = found[:-1]
 
 
 class _Reader:
@@ -140,15 +194,16 @@ class _Reader:
             if octet < 0x80:
                 return value
 
-    def skip_object(self):
+    def read_object(self, texts):
+        """Pass over a constant; add to *texts* when it is one, or has some."""
         kind = self.take(1)[0]
         if kind in (5, 6):  # str, bytes, with a NUL behind
-            self.take(self.number() + 1)
+            texts.append(self.take(self.number() + 1))
         elif kind in (7, 8, 9):  # numbers, as text
             self.take(self.number())
         elif kind == 10:  # tuple
             for _ in range(self.number()):
-                self.skip_object()
+                self.read_object(texts)
 
     def read_code(self, found):
         """Read a function and those in it; add the byte code of each to *found*."""

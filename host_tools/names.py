@@ -3,8 +3,9 @@
 A name with one underscore in front is nobody's business outside of the package, so it may have any
 other name there. So may an argument that nobody gives by name, and a constant in capitals. Names
 that are never used in the same place become one. That spares a Pico W some 600 names, and with
-them a doubling of MicroPython's table of names, which is 9 KB. Tracebacks of the board show the
-short names.
+them a doubling of MicroPython's table of names, which is 9 KB. What is no
+attribute in modules that are loaded late, if ever, gets names that the board has already, which
+spares the next doubling. Tracebacks of the board show the new names.
 """
 
 import ast
@@ -17,12 +18,55 @@ import tokenize
 
 # Modules for the code on a board, which may give each argument by its name.
 _FACES = re.compile(r"amqp_lite\.(node|local)|board\.(sensors|sht3x|\w+\.board)")
+# What is loaded late, and where names may come from: what is always loaded, and no face.
+_LATE = re.compile(r"amqp_lite\.(convert|v10\.\w+)")
+_ALWAYS = re.compile(r"amqp_lite\.(broker\.(broker|message|queue)|engine|net\.reactor|v091\.\w+)")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 def shorten(sources):
     """*sources*, the text of all modules by name, with short names in place of long ones."""
-    return _shorten_arguments(_shorten_globals(sources))
+    return _shorten_arguments(_shorten_globals(_reuse_names(sources)))
+
+
+def _reuse_names(sources):
+    """Functions, classes and constants of late modules get names of attributes of others."""
+    trees = {module: ast.parse(text) for module, text in sources.items()}
+    own = set()  # names of late modules
+    others = set(dir(builtins))
+    spare = set()
+    for module, tree in trees.items():
+        is_late = _LATE.fullmatch(module)
+        if is_late:
+            own.update(_constants(tree))
+            own.update(
+                node.name for node in tree.body
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            )  # fmt: skip
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                others.add(node.attr)
+                if _ALWAYS.fullmatch(module) and not node.attr.startswith("_"):
+                    spare.add(node.attr)
+            elif isinstance(node, ast.keyword):
+                others.add(node.arg)
+            elif isinstance(node, ast.Constant):
+                others.add(node.value)
+            elif not is_late and isinstance(node, (ast.Name, ast.alias)):
+                others.add(node.id if isinstance(node, ast.Name) else node.name)
+    tokens = {module: _names(text) for module, text in sources.items() if _LATE.fullmatch(module)}
+    used = {module: {token.string for token in tokens[module]} for module in tokens}
+    new = {}
+    for name in sorted(own - others):
+        places = [module for module in used if name in used[module]]
+        found = next((n for n in sorted(spare) if not any(n in used[p] for p in places)), name)
+        new[name] = found
+        for module in places:
+            used[module].add(found)
+    return {
+        module: _rename(text, tokens[module], new) if module in tokens else text
+        for module, text in sources.items()
+    }
 
 
 def _shorten_globals(sources):

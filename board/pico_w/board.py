@@ -52,13 +52,17 @@ def flash(size):
     return _once("once").flash(size)
 
 
-def place():
+def place(late=None):
     import rp2
 
     try:
-        _once("inplace").place(memoryview(rp2.Flash()), _CODE)
+        _once("inplace").place(memoryview(rp2.Flash()), _CODE, late)
     except OSError:
-        pass  # deployed as .py, or part of the firmware: then it is in flash already
+        return  # deployed as .py, or part of the firmware: then it is in flash already
+    if late is None:
+        from amqp_lite import compat_micropython
+
+        compat_micropython.loader = place
 
 
 class _Watchdog:

@@ -1,12 +1,13 @@
-"""Byte code that runs where it lies in flash, on the official firmware.
+"""Byte code that runs where it lies in flash, on the official firmware; and long texts.
 
 MicroPython copies a .mpy file into the heap, and byte code is most of it: with a bridge it leaves
 no room on a Pico W. But flash can be read like memory. So `amqp-lite deploy` writes the byte code
 of all functions once more, into one file that never changes; here each module is imported, and
-its functions are pointed at their octets in that file. The copies in the heap are garbage then.
+its functions are pointed at their octets in that file. So are its constants of str and bytes that
+are no names. The copies in the heap are garbage then.
 
 Nothing is pointed anywhere before the octets there were compared with those in use: another
-version of MicroPython or of a module, or a damaged file, leaves functions as they are.
+version of MicroPython or of a module, or a damaged file, leaves things as they are.
 
 The file is a list of blocks as littlefs (DESIGN.md there: "CTZ skip-lists") keeps them: block i
 begins, in flash only, with the addresses of earlier blocks, one and one for each time that 2 is
@@ -14,9 +15,12 @@ in i. Then come, by host_tools/inplace.py:
 
     octets 0-15   the head, the same in all blocks of this file and in no others
     octet 16      i
-    from 17       pieces: length in two octets, low first, then the octets; a length of 0 ends it
+    from 17       pieces: length in two octets, low first, then the octets; a length of 0 ends it.
+                  To the length of a text, which has a NUL behind it, 0x8000 is added
 
-The first piece of block 0 is the names of the modules in the order of their imports.
+The first piece of block 0 has a line for each group of modules, those of the start first, then
+those for each one that is imported late, which is at the end of its line. In the order of their
+imports there is for each how many constants it has, a colon, and its name.
 
 While it is in use the file must not be written or removed: deploy restarts the board.
 """
@@ -30,12 +34,16 @@ import uctypes
 _HEAD = 16
 _BLOCK = 4096  # octets, of littlefs on this board
 _POINTERS = 9  # at most, in a block of a file of 1 MB
+_TEXT = 0x8000
 _WORD = 4 if sys.maxsize < 1 << 32 else 8
 
 
 @micropython.viper
-def _piece(at: int, code) -> int:
-    """Where among the pieces from the address *at* are the octets at *code*: 0 if nowhere."""
+def _piece(at: int, code, kind: int) -> int:
+    """Where among the pieces from the address *at* are the octets at *code*: 0 if nowhere.
+
+    kind  0 for byte code; else the length of a text as it is in the file
+    """
     q = ptr8(code)
     p = ptr8(at)
     while True:
@@ -44,11 +52,13 @@ def _piece(at: int, code) -> int:
             return 0
         p = ptr8(int(p) + 2)
         k = 0
-        while k < n and p[k] == q[k]:
-            k += 1
-        if k == n:
-            return int(p)
-        p = ptr8(int(p) + n)
+        if n == kind or (kind | n & 0x8000) == 0:
+            n &= 0x7FFF
+            while k < n and p[k] == q[k]:
+                k += 1
+            if k == n:
+                return int(p)
+        p = ptr8(int(p) + (n & 0x7FFF))
 
 
 def find_blocks(flash, path):
@@ -66,11 +76,12 @@ def find_blocks(flash, path):
     return {number: at for number, at in found.items() if at is not None}
 
 
-def place(flash, path):
-    """Import the modules named in the file *path* and run their functions from *flash*.
+def place(flash, path, late=None):
+    """Import modules that are named in the file *path*; have code and texts of them in *flash*.
 
     flash  a buffer with the whole file system of blocks of 4096 octets, which stays
     path   of the file
+    late   the module that is wanted, behind those it imports; None: those of the start
 
     Returns how many functions run from there. Raises OSError when there is no file.
     """
@@ -80,10 +91,18 @@ def place(flash, path):
     names = blocks[0]
     octets = uctypes.bytearray_at(names, 2)
     octets = uctypes.bytearray_at(names + 2, octets[0] | octets[1] << 8)
+    end = octets.find(b"\n" if late is None else (":" + late + "\n").encode())
+    if end < 0:
+        return 0
+    end = octets.find(b"\n", end)
+    begin = octets.rfind(b"\n", 0, end) + 1
     placer = _Placer(list(blocks.values()))
-    for name in str(octets, "ascii").split():
+    for row in str(octets[begin:end], "ascii").split():
+        objects, name = row.split(":")
+        if late is not None and name in sys.modules:
+            continue
         # One by one, so that never more than one is in the heap as a whole.
-        placer.place(__import__(name, None, None, ("*",)).__dict__)
+        placer.place_module(__import__(name, None, None, ("*",)), int(objects))
         gc.collect()
     return placer.placed
 
@@ -97,27 +116,63 @@ class _Placer:
         self.placed = 0
         self._blocks = blocks
         self._kinds = (type(place), type(_generator))
+        self._texts = (id(str), id(bytes))
+        self._module = 0  # address of the one that is looked at
+        self._is_known = False  # all its functions are in the file
 
-    def place(self, names):
+    def place_module(self, module, objects):
+        """Place what *module* has: its functions and, of its *objects* constants, texts."""
+        self._module = id(module)
+        self._is_known = True
+        self._place_functions(module.__dict__)
+        if self._is_known:
+            # py/bc.h: type, globals, table of names, table of constants
+            self._place_texts(_word(id(module) + 3 * _WORD), objects)
+
+    def _place_functions(self, names):
         """Place the functions and methods among the values of *names*."""
         for name in names:
             value = names[name]
             if type(value) in self._kinds:
-                self._function(value)
+                # py/objfun.h: type, module, table of children, byte code
+                if self._point(id(value) + 3 * _WORD, 0):
+                    self.placed += 1
+                elif _word(id(value) + _WORD) == self._module:
+                    self._is_known = False
             elif isinstance(value, type):
-                self.place(value.__dict__)
+                self._place_functions(value.__dict__)
 
-    def _function(self, function):
-        # py/objfun.h: type, context, table of children, byte code
-        pointer = uctypes.bytearray_at(id(function) + 3 * _WORD, _WORD)
-        code = int.from_bytes(pointer, "little")
+    def _place_texts(self, at, objects):
+        for k in range(objects):
+            value = _word(at + k * _WORD)
+            if value & 3:
+                continue  # a name
+            kind = _word(value)
+            if kind in self._texts:
+                # py/objstr.h: type, hash, length, octets
+                size = _word(value + 2 * _WORD)
+                if size:
+                    self._point(value + 3 * _WORD, _TEXT | size + 1)
+            elif kind == id(tuple):
+                self._place_texts(value + 2 * _WORD, _word(value + _WORD))
+
+    def _point(self, pointer, kind):
+        """Have the *pointer* at this address point into flash. False: what it is at is not there.
+
+        kind  as in _piece()
+        """
+        code = _word(pointer)
         blocks = self._blocks
         for i in range(len(blocks)):
-            at = _piece(blocks[i], code)
+            at = _piece(blocks[i], code, kind)
             if at:
                 if at != code:
-                    pointer[:] = at.to_bytes(_WORD, "little")
-                    self.placed += 1
+                    uctypes.bytearray_at(pointer, _WORD)[:] = at.to_bytes(_WORD, "little")
                 # Its neighbours are likely to be there, too.
                 blocks[0], blocks[i] = blocks[i], blocks[0]
-                return
+                return True
+        return False
+
+
+def _word(at):
+    return int.from_bytes(uctypes.bytearray_at(at, _WORD), "little")

@@ -4,7 +4,9 @@ import errno
 import os
 import selectors
 import socket
+import sys
 from binascii import crc32 as _crc32
+from importlib import import_module
 from mmap import mmap
 from time import monotonic_ns
 
@@ -215,6 +217,15 @@ def check_dialled(sock, events):
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
+
+
+def load(name):
+    """The module *name* of this package, imported when it is needed first.
+
+    On a board that has code in flash, what it imports is loaded one by one. Raises MemoryError:
+    nothing of it is left then.
+    """
+    return sys.modules.get(name) or import_module(name)
 
 
 def unload(*names):

@@ -208,15 +208,39 @@ def check_dialled(sock, events):
         raise OSError(104)  # ECONNRESET
 
 
+loader = None  # of a board that has modules in flash: function(name), before one is imported late
+
+
+def load(name):
+    module = sys.modules.get(name)
+    if module is None:
+        gc.collect()
+        before = list(sys.modules)
+        try:
+            if loader is not None:
+                loader(name)
+            module = __import__(name, None, None, ("*",))
+        except MemoryError:
+            for other in list(sys.modules):
+                if other not in before:
+                    _forget(other)
+            gc.collect()
+            raise
+    return module
+
+
 def unload(*names):
     for name in names:
-        name = "amqp_lite." + name
-        sys.modules.pop(name, None)
-        package, _, module = name.rpartition(".")
-        package = sys.modules.get(package)
-        if hasattr(package, module):
-            delattr(package, module)
+        _forget("amqp_lite." + name)
     gc.collect()
+
+
+def _forget(name):
+    sys.modules.pop(name, None)
+    package, _, module = name.rpartition(".")
+    package = sys.modules.get(package)
+    if hasattr(package, module):
+        delattr(package, module)
 
 
 def heap_free():

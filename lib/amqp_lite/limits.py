@@ -20,6 +20,7 @@ FIELDS = (
     ("receive_buffer", 32768, 512, _ANY),  # per connection: longest method or header frame
     ("send_buffer", 131072, 1024, _ANY),  # octets per connection
     ("frame_max", 131072, 4096, _ANY),  # octets, offered in connection.tune
+    ("amqp10", 1, 0, 1),  # 0: clients speak AMQP 0-9-1 only, which spares the memory for the other
     ("auto_declare", 1, 0, 1),  # 1: a plain address that AMQP 1.0 attaches to makes a queue
     ("heartbeat", 60, 0, 65535),  # seconds, suggested in connection.tune; 0: none
     ("exchanges", 128, 6, _ANY),  # with the six that are always there

@@ -2,7 +2,7 @@
 
 from .broker.message import AMQP10, PERSISTENT
 from .broker.queue import text
-from .compat import print_error
+from .compat import load, print_error
 from .errors import ContentTooLarge, ResourceLimitExceeded
 from .log import log
 from .v091.codec import milliseconds, shortstr
@@ -35,9 +35,7 @@ class Received:
 def properties_of(broker, message):
     """(properties as read_properties() has them, index of the body in what is stored, octets)."""
     if message.flags & AMQP10:
-        from .convert import as_v091
-
-        other = as_v091(broker, message)
+        other = load("amqp_lite.convert").as_v091(broker, message)
         return read_properties(other.head, 0), other.start, other.size
     octets = bytearray(message.properties)
     broker.pool.read_at(message, message.head, message.properties, octets, 0)

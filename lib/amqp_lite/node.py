@@ -7,7 +7,7 @@ node.run()                       # or: while True: node.step(100)   or: await no
 """
 
 from . import __version__
-from .compat import const, heap_free, print_error, ticks_diff, unload
+from .compat import const, heap_free, load, print_error, ticks_diff, unload
 from .errors import ConfigError
 from .log import log
 
@@ -88,9 +88,8 @@ class Node:
 
     def make_v10(self, engine):
         """An AMQP 1.0 engine for the peers that *engine* serves when they speak 0-9-1."""
-        from .v10.connection import Connection  # late: who never meets one does not pay for it
-
-        return Connection(
+        # Late: who never meets one does not pay for it.
+        return load("amqp_lite.v10.connection").Connection(
             self.broker, engine.access, self.profile, self.device, engine.vhosts, engine
         )
 

@@ -105,7 +105,7 @@ def _make_reactor(broker, settings, profile, node):
     return Reactor(
         broker,
         _make_engines(broker, settings, profile) if settings["listeners"] else [],
-        node.make_v10,
+        node.make_v10 if profile["amqp10"] else None,
         profile["unauthenticated"],
         profile["receive_buffer"],
         profile["login_ms"],

@@ -7,7 +7,7 @@ import sys
 import pytest
 from command import ROOT
 
-from host_tools.inplace import HEAD, build, functions, order
+from host_tools.inplace import HEAD, build, functions, groups, order
 from host_tools.micropython import find_micropython
 
 BOARD = """
@@ -52,7 +52,12 @@ def count(n):
     for i in range(n):
         yield i * i
 
+FOOD = (b"grass, leaves and what comes along", "meat; of whom, the lion does not say", 7)
+
 class Lion(apes.Ape):
+    def eats(self):
+        return FOOD, b"", "that is all that is known of it"
+
     def roar(self, times=2):
         return self.name + noise(times) + str(sum(count(4)))
 
@@ -78,6 +83,9 @@ WORKS = """
 import zoo
 lion = zoo.Lion("Leo")
 print(lion.roar(), lion.twice(), zoo.Lion.legs(), zoo.apes.f7(1, 2))
+food, nothing, end = lion.eats()
+assert food == zoo.FOOD and food[0][:5] + nothing == b"grass" and len(food[0]) == 34
+assert food[1].startswith("meat; ") and end.split()[-1] == "it" and end in {end: 1}
 """
 IN_FLASH = """
 def lies(function):
@@ -85,6 +93,7 @@ def lies(function):
     start = uctypes.addressof(flash)
     return start <= int.from_bytes(code, "little") < start + len(flash)
 print([lies(f) for f in (zoo.noise, zoo.count, zoo.Lion.roar, zoo.apes.Ape.twice, zoo.apes.f39)])
+print([lies(text) for text in (food[0], food[1], end)])
 """
 
 
@@ -120,19 +129,33 @@ EXPECTED = "Leogrrgrr14 LeoLeo 4 "
 
 
 def test_functions_run_from_flash(tmp_path):
-    (tmp_path / "code").write_bytes(build(compiled(tmp_path), ["apes", "zoo"]))
+    (tmp_path / "code").write_bytes(build(compiled(tmp_path), [["apes", "zoo"]]))
     lines = on_the_board(
         tmp_path,
         'put("/code", "code")\nprint(inplace.place(flash, "/board/code"))\n' + WORKS + IN_FLASH,
     )
-    # 40, twice and __init__; noise, count, roar. What is in a staticmethod stays where it is.
-    assert int(lines[0]) == 45
+    # 40, twice, __init__; noise, count, roar, eats. What is in a staticmethod stays where it is.
+    assert int(lines[0]) == 46
     assert lines[1].startswith(EXPECTED)
-    assert lines[2] == str([True] * 5)
+    assert lines[2:] == [str([True] * 5), str([True] * 3)]
+
+
+def test_modules_that_are_imported_late(tmp_path):
+    """Those that are there are not looked at again; the others are, in their order."""
+    (tmp_path / "code").write_bytes(build(compiled(tmp_path), [["apes"], ["apes", "zoo"]]))
+    lines = on_the_board(
+        tmp_path,
+        'put("/code", "code")\nprint(inplace.place(flash, "/board/code"))\n'
+        'assert "zoo" not in sys.modules\n'
+        'print(inplace.place(flash, "/board/code", "zoo"))\n' + WORKS + IN_FLASH,
+    )
+    assert [int(line) for line in lines[:2]] == [42, 4]
+    assert lines[2].startswith(EXPECTED)
+    assert lines[3:] == [str([True] * 5), str([True] * 3)]
 
 
 def test_a_file_for_other_modules_changes_nothing(tmp_path):
-    (tmp_path / "code").write_bytes(build(compiled(tmp_path, "purr"), ["apes", "zoo"]))
+    (tmp_path / "code").write_bytes(build(compiled(tmp_path, "purr"), [["apes", "zoo"]]))
     compiled(tmp_path)
     more = 'put("/code", "code")\nprint(inplace.place(flash, "/board/code"))\n' + WORKS + IN_FLASH
     lines = on_the_board(tmp_path, more)
@@ -140,7 +163,7 @@ def test_a_file_for_other_modules_changes_nothing(tmp_path):
 
 
 def test_a_damaged_file_leaves_functions_as_they_are(tmp_path):
-    (tmp_path / "code").write_bytes(build(compiled(tmp_path), ["apes", "zoo"]))
+    (tmp_path / "code").write_bytes(build(compiled(tmp_path), [["apes", "zoo"]]))
     damage = """
 at = flash.find(b"AMQP-LITE")
 while at >= 0:
@@ -158,7 +181,7 @@ while at >= 0:
 
 def test_blocks_of_an_earlier_copy_are_not_used(tmp_path):
     """They look the same, and may be erased at any time."""
-    (tmp_path / "code").write_bytes(build(compiled(tmp_path), ["apes", "zoo"]))
+    (tmp_path / "code").write_bytes(build(compiled(tmp_path), [["apes", "zoo"]]))
     lines = on_the_board(
         tmp_path,
         'put("/code", "code")\nput("/code", "other")\n'
@@ -170,9 +193,9 @@ def test_blocks_of_an_earlier_copy_are_not_used(tmp_path):
 
 def test_the_same_file_can_be_made_again(tmp_path):
     modules = compiled(tmp_path)
-    first = build(modules, ["apes", "zoo"])
-    assert build(modules, ["apes", "zoo"], first[:HEAD]) == first
-    assert build(modules, ["apes", "zoo"])[:HEAD] != first[:HEAD]
+    first = build(modules, [["apes", "zoo"]])
+    assert build(modules, [["apes", "zoo"]], first[:HEAD]) == first
+    assert build(modules, [["apes", "zoo"]])[:HEAD] != first[:HEAD]
 
 
 def test_order_has_imports_first():
@@ -188,6 +211,24 @@ def test_order_has_imports_first():
     assert order(sources, ["p.a"]) == ["p.c", "p.b", "p", "p.a"]
     assert order(sources, ["p.q.r"])[-1] == "p.q.r"
     assert "p.late" not in order(sources, ["p.a"])
+
+
+def test_groups_are_what_is_imported_late():
+    names = (
+        "v10", "v10.connection", "v10.source", "v10.node", "v10.management", "v10.coordinator",
+        "convert", "broker.transaction",
+    )  # fmt: skip
+    sources = {"amqp_lite." + name: "" for name in names}
+    sources["amqp_lite.v10.codec"] = "from ..access import user"
+    sources["amqp_lite.access"] = "from . import v10"
+    sources["amqp_lite.convert"] = sources["amqp_lite.v10.connection"] = "from .v10 import codec"
+    sources["amqp_lite.v10.connection"] = "from . import codec"
+    settings = {"store": None, "bridges": [], "wifi": None, "clock": None, "listeners": [{}]}
+    found = groups(sources, settings)
+    assert found[0] == ["amqp_lite.v10", "amqp_lite.access"]
+    assert found[1] == ["amqp_lite.v10.codec", "amqp_lite.v10.connection"]
+    assert found[6] == ["amqp_lite.v10.codec", "amqp_lite.convert"]
+    assert groups(sources, dict(settings, listeners=[])) == [[]]
 
 
 def test_all_functions_of_the_library_are_found(tmp_path):

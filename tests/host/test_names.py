@@ -14,6 +14,7 @@ from host_tools.names import shorten
 PORTABLE = (
     "test_bridge_heap", "test_consume", "test_durable_bodies", "test_headers", "test_live",
     "test_login", "test_reviewed", "test_sensors", "test_store_fails", "test_tls_settings",
+    "test_v10_links", "test_v10_sources",
 )  # fmt: skip
 
 

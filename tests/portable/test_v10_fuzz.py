@@ -19,6 +19,7 @@ from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.frames import AMQP, SASL
 from amqp_lite.v10.performatives import frame, uint
 from amqp_lite.v10.values import Described, Symbol, Typed, write_value
+from wire10 import LISTS
 from world import Peer, World
 
 SESSIONS = sessions10.ALL
@@ -94,7 +95,7 @@ def some_value(depth=0):
         return {some_text(): some_value(depth + 1) for _ in range(random.randrange(4))}
     if kind == 12:
         return Described(some_value(depth + 1), some_value(depth + 1))
-    return some_list(random.choice(tuple(performative._LISTS)), depth + 1)
+    return some_list(random.choice(tuple(LISTS)), depth + 1)
 
 
 def of_type(letter, depth):
@@ -143,7 +144,7 @@ def some_filters():
 
 def some_list(code, depth=0):
     """A described list of this *code*, most of its fields as they have to be."""
-    letters = performative._LISTS[code][1]
+    letters = LISTS[code][1]
     fields = []
     for letter in letters[: random.choice((len(letters), random.randrange(len(letters) + 1)))]:
         choice = random.randrange(20)
@@ -162,7 +163,7 @@ def some_list(code, depth=0):
 
 def some_section():
     code = random.choice((0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x75, 0x75, 0x76, 0x77, 0x78))
-    if code in performative._LISTS:
+    if code in LISTS:
         return some_list(code)
     value = some_value()
     if random.randrange(4):
@@ -186,7 +187,7 @@ def octets_of(value):
 def some_frame():
     """A frame that is one, with a performative by the grammar or nearly."""
     if random.randrange(12) == 0:
-        code = random.choice(tuple(performative._LISTS))
+        code = random.choice(tuple(LISTS))
     else:
         code = random.choice((0x11, 0x12, 0x12, 0x13, 0x13, 0x14, 0x14, 0x15, 0x15, 0x16, 0x17))
     body = octets_of(some_list(code))
@@ -368,8 +369,8 @@ def set_channel(frames):
 def set_descriptor(frames):
     """Put another performative's descriptor in front of the fields."""
     k = random.randrange(len(frames))
-    code = random.choice(tuple(performative._LISTS))
-    name = b"amqp:" + performative._LISTS[code][0] + b":list"
+    code = random.choice(tuple(LISTS))
+    name = b"amqp:" + LISTS[code][0] + b":list"
     other = random.choice(
         (b"\0\x53" + bytes((code,)), b"\0\x80" + code.to_bytes(8, "big"),
          b"\0\xa3" + bytes((len(name),)) + name, b"\0\0\x53" + bytes((code,)))

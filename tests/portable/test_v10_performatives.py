@@ -4,9 +4,10 @@ from amqp_lite.compat import MICROPYTHON
 from amqp_lite.errors import AMQPError, ContentTooLarge, NotFound, SyntaxFailure
 from amqp_lite.v10 import performatives as performative
 from amqp_lite.v10.codec import check_value
-from amqp_lite.v10.conditions import InvalidField, LinkStolen, condition_of
+from amqp_lite.v10.conditions import STOLEN, ConditionError, InvalidField, condition_of
 from amqp_lite.v10.performatives import Fields, described, described_value, frame, uint
 from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
+from wire10 import LISTS
 
 # A value for each letter of _LISTS.
 SOME = {
@@ -17,8 +18,8 @@ SOME = {
 
 
 def lists():
-    for code in performative._LISTS:
-        name, letters = performative._LISTS[code]
+    for code in LISTS:
+        name, letters = LISTS[code]
         yield code, str(name, "utf-8"), str(letters, "utf-8")
 
 
@@ -172,7 +173,7 @@ def test_the_conditions_of_errors():
     assert condition_of(NotFound("x")) == "amqp:not-found"
     assert condition_of(ContentTooLarge("x")) == "amqp:link:message-size-exceeded"
     assert condition_of(SyntaxFailure("x")) == "amqp:decode-error"
-    assert condition_of(LinkStolen("x")) == "amqp:link:stolen"
+    assert condition_of(ConditionError(STOLEN, "x")) == "amqp:link:stolen"
     assert condition_of(AMQPError("x")) == "amqp:internal-error"
 
 

@@ -10,6 +10,20 @@ HEADER = b"AMQP\x00\x01\x00\x00"
 NO_SOURCE = object()
 
 
+def _lists():
+    table = performative._LISTS
+    found = {}
+    i = 0
+    for name in performative._NAMES.split():
+        found[table[i]] = name, table[i + 2 : i + 2 + table[i + 1]]
+        i += 2 + table[i + 1]
+    assert i == len(table)
+    return found
+
+
+LISTS = _lists()  # name and letters by descriptor, see performatives.py
+
+
 def init(response=b"\0guest\0guest", mechanism="PLAIN"):
     return frame(SASL, 0, described(performative.SASL_INIT, Symbol(mechanism), response))
 
@@ -63,7 +77,7 @@ def split(octets):
         row = [None, octets[6] << 8 | octets[7], []]
         if size > 8:
             value, behind = read_value(octets, 8)
-            row[0] = str(performative._LISTS[value.descriptor][0], "utf-8")
+            row[0] = str(LISTS[value.descriptor][0], "utf-8")
             row[2] = value.value
             if behind < size:
                 row.append(octets[behind:size])

@@ -23,6 +23,7 @@ from amqp_lite.v091.connection import Connection
 PROFILE = {
     "heap": 128000, "connections": 4, "unauthenticated": 2, "channels": 8,
     "receive_buffer": 1024, "send_buffer": 2048, "frame_max": 8192, "heartbeat": 60,
+    "amqp10": 1,
     "auto_declare": 0,
     "exchanges": 12, "queues": 16, "bindings": 32, "consumers": 16, "messages": 64,
     "deliveries": 96, "block_size": 128, "blocks": 192, "message_max": 8192, "routes": 16,

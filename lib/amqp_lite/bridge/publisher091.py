@@ -7,7 +7,7 @@ left of its time to live takes the place of all of it, user-id stays here.
 import struct
 
 from ..broker.message import AMQP10
-from ..compat import TOO_LARGE, const, copy, equal, ticks_diff, u16, u32
+from ..compat import TOO_LARGE, const, copy, equal, load, ticks_diff, u16, u32
 from ..errors import CommandInvalid, PreconditionFailed, SyntaxFailure
 from ..log import log
 from ..v091.codec import milliseconds, skip_value
@@ -105,12 +105,11 @@ class PublishLink(Link):
         self._size = message.body
         self._block = broker.pool.read(message.first, 0, i + n, buf, 0)
         if message.flags & AMQP10:
-            from ..convert import as_v091, write_properties
-
-            other = as_v091(broker, message)
+            convert = load("amqp_lite.convert")
+            other = convert.as_v091(broker, message)
             if i + len(other.head) > len(buf):
                 log.warning("properties of %d octets are left out upstream", len(other.head))
-                other.head = write_properties({})
+                other.head = convert.write_properties({})
             self._start = other.start
             self._size = other.size
             self._block = broker.pool.block_before(message, i + n + other.start)

@@ -64,13 +64,16 @@ class Greeting:
     Same face as the protocol engines; `agreed` becomes the header when it is one of ours, and the
     reactor puts the engine for it in this one's place. Any other is answered with one of ours:
     AMQP 0-9-1 §4.2.2, AMQP 1.0 §2.2.
+
+    has_v10  whether AMQP 1.0 is one of ours
     """
 
     stalled = False
     user = None
 
-    def __init__(self, broker):
+    def __init__(self, broker, has_v10=True):
         self._broker = broker
+        self._ours = (V091_HEADER, V10_HEADER) if has_v10 else (V091_HEADER,)
         self.output = _Header()
         self.name = ""
         self.agreed = None
@@ -97,15 +100,19 @@ class Greeting:
             self._got[self._n] = buf[k]
             self._n += 1
         n = self._n
-        for ours in (V091_HEADER, V10_HEADER):
+        for ours in self._ours:
             if self._got[:n] == ours[:n]:
                 if n == 8:
                     self.agreed = ours
                 return
-        log.warning("%s speaks %s, this is an AMQP port", self.name, self._guess())
-        self._broker.metrics.connections_refused += 1
         got = self._got[:n]
         is_v10 = got.startswith(V10_HEADER[:5]) or got.startswith(b"AMQP\0\1")
+        if is_v10 and V10_HEADER not in self._ours:
+            log.warning("%s speaks AMQP 1.0, limits.amqp10 is 0", self.name)
+            is_v10 = False
+        else:
+            log.warning("%s speaks %s, this is an AMQP port", self.name, self._guess())
+        self._broker.metrics.connections_refused += 1
         self.output.view = memoryview(V10_HEADER if is_v10 else V091_HEADER)
         self.output.pending = 8
         self.closed = True

@@ -52,7 +52,7 @@ class Guest(Peer):
     """A slot for a peer that connects: made once, reused for one peer after the other."""
 
     def __init__(self, broker, engine, make_v10):
-        self.greeting = Greeting(broker)
+        self.greeting = Greeting(broker, make_v10 is not None)
         self._v091 = engine
         self._v10 = None  # made with the first peer that speaks it
         self._make_v10 = make_v10
@@ -87,7 +87,8 @@ class Reactor:
     """
     broker       the model, whose clock this turns
     engines      one of AMQP 0-9-1 for each peer that can be connected to us at once
-    make_v10     function(engine): one of AMQP 1.0 for the same peers as that one
+    make_v10     function(engine): one of AMQP 1.0 for the same peers as that one; None: they
+                 speak 0-9-1 only
     strangers    connections without login at once; the oldest goes when one more comes
     read_octets  read from a socket at once
     login_ms     from accept to login

@@ -10,7 +10,7 @@ from ..access import READ, WRITE
 from ..broker.broker import REPLY_TO
 from ..broker.message import AMQP10
 from ..broker.queue import EntryList, text
-from ..compat import const, copy, equal, u16
+from ..compat import const, copy, equal, load, u16
 from ..errors import (
     AccessRefused,
     CommandInvalid,
@@ -416,9 +416,8 @@ class Channel(ContentReader, Topology):
             raise PreconditionFailed("cannot switch from confirm to tx mode")
         if self.transaction is None:
             # Late: who has no transactions shall not pay for them.
-            from ..broker.transaction import Transaction
-
-            self.transaction = Transaction(self.connection.broker, self._return)
+            transaction = load("amqp_lite.broker.transaction")
+            self.transaction = transaction.Transaction(self.connection.broker, self._return)
         self._reply(_TX_SELECT_OK)
         return True
 
@@ -451,9 +450,7 @@ class Channel(ContentReader, Topology):
 
     def give_back(self, entry, settled):
         """*entry* was settled in a transaction that was rolled back: the peer has it again."""
-        from ..broker.transaction import insert_by_tag
-
-        insert_by_tag(self.unacked, entry)
+        load("amqp_lite.broker.transaction").insert_by_tag(self.unacked, entry)
 
     def confirm_commit(self):
         """Say that the last commit is safe, if one waits for that. False: not now."""

@@ -8,7 +8,7 @@ use, not those of the specification's grammar (rabbitmq.com "AMQP 0-9-1 Errata" 
 import struct
 
 from ..broker.broker import MAX_TTL_MS
-from ..compat import const, equal, hash_octets, u16, u32
+from ..compat import const, equal, hash_octets, load, u16, u32
 from ..errors import PreconditionFailed, SyntaxFailure
 
 MAX_DEPTH = const(8)
@@ -326,9 +326,8 @@ class Properties:
 
 def translated(broker, message):
     """The properties of *message*, one of AMQP 1.0, as 0-9-1 encodes them: see Broker."""
-    from ..convert import as_v091  # late: who never meets AMQP 1.0 does not pay for it
-
-    return as_v091(broker, message).head
+    # Late: who never meets AMQP 1.0 does not pay for it.
+    return load("amqp_lite.convert").as_v091(broker, message).head
 
 
 def milliseconds(digits):

@@ -9,7 +9,7 @@ fit whole.
 import struct
 
 from ..broker.message import AMQP10
-from ..compat import const, copy
+from ..compat import const, copy, load
 from ..errors import StoreDamaged
 from ..log import log
 from ..outbox import Outbox
@@ -166,13 +166,12 @@ class Output(Outbox):
 
     def _convert(self, message, room):
         """*message* of AMQP 1.0 as 0-9-1 has it, with a header frame of at most *room* octets."""
-        from ..convert import as_v091, write_properties
-
-        other = as_v091(self._broker, message)
+        convert = load("amqp_lite.convert")
+        other = convert.as_v091(self._broker, message)
         if len(other.head) + _HEADER_FRAME > min(room, self.frame_max):
             # It is delivered all the same, or it would stop its queue for ever.
             log.warning("properties of %d octets are left out for a client", len(other.head))
-            other.head = write_properties({})
+            other.head = convert.write_properties({})
         return other
 
     def send_body(self, number, message, at, block, start, body):

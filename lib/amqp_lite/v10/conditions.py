@@ -24,42 +24,16 @@ class FramingError(AMQPError):
     condition = "amqp:connection:framing-error"
 
 
-class WindowViolation(AMQPError):
-    """A transfer although the session's window is closed."""
+class ConditionError(AMQPError):
+    """Another one, by its *condition*."""
 
-    condition = "amqp:session:window-violation"
-
-
-class HandleInUse(AMQPError):
-    """An attach with a handle that another link has."""
-
-    condition = "amqp:session:handle-in-use"
+    def __init__(self, condition, text):
+        AMQPError.__init__(self, text)
+        self.condition = condition
 
 
-class UnattachedHandle(AMQPError):
-    """A performative for a handle that no link has."""
-
-    condition = "amqp:session:unattached-handle"
-
-
-class LinkStolen(AMQPError):
-    """Another link of the same name was attached."""
-
-    condition = "amqp:link:stolen"
-
-
-class TransferLimitExceeded(AMQPError):
-    """A transfer without credit."""
-
-    condition = "amqp:link:transfer-limit-exceeded"
-
-
-class DetachForced(AMQPError):
-    """What the link was attached to is gone."""
-
-    condition = "amqp:link:detach-forced"
-
-
+STOLEN = "amqp:link:stolen"
+DETACH_FORCED = "amqp:link:detach-forced"
 # By the reply codes of errors.py.
 _CONDITIONS = {
     311: "amqp:link:message-size-exceeded",

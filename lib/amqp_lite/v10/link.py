@@ -12,7 +12,7 @@ from ..access import CONFIGURE, READ, WRITE
 from ..broker.broker import GENERATED, is_for_answers
 from ..broker.message import AMQP10, PERSISTENT
 from ..broker.queue import text
-from ..compat import const, equal, hash_octets
+from ..compat import const, equal, hash_octets, load
 from ..errors import (
     AccessRefused,
     AMQPError,
@@ -36,7 +36,7 @@ from .address import (
     queue_address,
 )
 from .codec import octets_begin, octets_size, skip_value, text_at
-from .conditions import DetachForced, InvalidField, NotAllowedNow, TransferLimitExceeded
+from .conditions import DETACH_FORCED, ConditionError, InvalidField, NotAllowedNow
 from .performatives import (
     ATTACH,
     COORDINATOR,
@@ -54,6 +54,7 @@ from .performatives import (
 from .sections import Body, Incomplete, section_at
 from .values import Symbol, Typed, read_value
 
+COORDINATION = "amqp_lite.v10.coordinator"
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _GROWTH = const(2)  # times the octets of 0-9-1 properties, at most, are more as sections
 _TAG = const(32)  # octets, AMQP 1.0 §2.8.7
@@ -115,9 +116,7 @@ class Link:
         """Whether a node of the protocol itself has this *address*: it answers the attach then."""
         if not address or not (address.startswith("/management") or "$" in address):
             return False
-        from .node import take_over
-
-        return take_over(self, fields, address)
+        return load("amqp_lite.v10.node").take_over(self, fields, address)
 
     def _echo(self, fields, k, code):
         """The terminus in field *k* for the answer, as described() takes it.
@@ -274,9 +273,7 @@ class Incoming(Link):
         self.note_count(fields)
         terminus = self._terminus(fields, _TARGET, TARGET)
         if terminus.code == COORDINATOR:
-            from .coordinator import take_over  # late: few peers have transactions
-
-            take_over(self, fields)
+            load(COORDINATION).take_over(self, fields)  # late: few peers have transactions
             return
         address = terminus.text(_ADDRESS)
         if self._is_of_node(fields, address):
@@ -345,7 +342,7 @@ class Incoming(Link):
     def on_transfer(self, fields, buf, i, end, more):
         """A transfer whose payload is in buf[i:end], but for *more* octets. False: no memory now.
 
-        Raises TransferLimitExceeded, NotAllowedNow, InvalidField, ContentTooLarge, NotFound.
+        Raises ConditionError, NotAllowedNow, InvalidField, ContentTooLarge, NotFound.
         """
         if not self._amid:
             if not self._begin(fields, buf, i, end, more):
@@ -370,7 +367,7 @@ class Incoming(Link):
 
     def _begin(self, fields, buf, i, end, more):
         if not self.credit:
-            raise TransferLimitExceeded("a transfer without credit")
+            raise ConditionError("amqp:link:transfer-limit-exceeded", "a transfer without credit")
         if not fields.has(_ID):
             raise InvalidField("a delivery without its delivery-id")
         tag = fields.at[_DELIVERY_TAG]
@@ -404,9 +401,7 @@ class Incoming(Link):
         state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
         if state.code != TRANSACTIONAL_STATE:
             return None
-        from .coordinator import work_in
-
-        return work_in(self.connection, state)
+        return load(COORDINATION).work_in(self.connection, state)
 
     def _begin_message(self, fields, buf, i, end, more):
         broker = self.connection.broker
@@ -628,9 +623,7 @@ class Outgoing(Link):
             if self._is_of_node(fields, address):
                 return
         if self._wants_more(fields):
-            from .source import take_over  # late: few peers ask for more
-
-            take_over(self, fields)
+            load("amqp_lite.v10.source").take_over(self, fields)  # late: few peers ask for more
             return
         target = self._echo(fields, _TARGET, TARGET)
         source = self._echo(fields, _SOURCE, SOURCE)
@@ -713,9 +706,8 @@ class Outgoing(Link):
         lead = None
         skip = 0
         if not message.flags & AMQP10:
-            from ..convert import as_v10
-
-            other = as_v10(connection.broker, message, tries)
+            convert = load("amqp_lite.convert")
+            other = convert.as_v10(connection.broker, message, tries)
             lead = other.head
             skip = message.properties
         elif tries:
@@ -752,7 +744,7 @@ class Outgoing(Link):
                 entry.consumer = None
             entry = entry.next
         self._forget(consumer)
-        self.session.cancel(self, DetachForced("the queue is gone"))
+        self.session.cancel(self, ConditionError(DETACH_FORCED, "the queue is gone"))
 
     # --- what the peer says ---
 
@@ -761,9 +753,7 @@ class Outgoing(Link):
         if fields.has(_FLOW_CREDIT):
             self.credit = max(0, fields.uint(_FLOW_CREDIT, 0) - (self._count - count & _SERIAL))
         if fields.has(_FLOW_PROPERTIES) or self.work is not None:
-            from .coordinator import associate
-
-            associate(self, fields)
+            load(COORDINATION).associate(self, fields)
         self._drains = fields.boolean(_FLOW_DRAIN)
         self.owed = self.owed or fields.boolean(_FLOW_ECHO)
         if self.consumer is not None:

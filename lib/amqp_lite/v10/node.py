@@ -8,7 +8,7 @@ window and for room in the output.
 Imported when the first such link is attached.
 """
 
-from ..compat import const, copy
+from ..compat import const, copy, load
 from ..errors import (
     AMQPError,
     ContentTooLarge,
@@ -54,9 +54,7 @@ def node_for(address):
     An AMQPError that this raises is the outcome of the request.
     """
     if address == "/management":
-        from .management import Management
-
-        return Management
+        return load("amqp_lite.v10.management").Management
     return None
 
 

@@ -57,39 +57,58 @@ SASL_OUTCOME = const(0x44)
 HEADER = const(0x70)
 PROPERTIES = const(0x73)
 
-# By descriptor: its symbolic one without "amqp:" and ":list", and a letter for each field, see
-# _KINDS; a capital one where the field is mandatory.
-_LISTS = {
-    OPEN: (b"open", b"Ssuhuaaaam"),
-    BEGIN: (b"begin", b"hUUUuaam"),
-    ATTACH: (b"attach", b"SUBccddmbulaam"),
-    FLOW: (b"flow", b"uUUUuuuubbm"),
-    TRANSFER: (b"transfer", b"Uuxubbcdbbb"),
-    DISPOSITION: (b"disposition", b"BUubdb"),
-    DETACH: (b"detach", b"Ubd"),
-    END: (b"end", b"d"),
-    CLOSE: (b"close", b"d"),
-    ERROR: (b"error", b"Ysm"),
-    RECEIVED: (b"received", b"UL"),
-    ACCEPTED: (b"accepted", b""),
-    REJECTED: (b"rejected", b"d"),
-    RELEASED: (b"released", b""),
-    MODIFIED: (b"modified", b"bbm"),
-    SOURCE: (b"source", b"*uyubmymdaa"),
-    TARGET: (b"target", b"*uyubma"),
-    COORDINATOR: (b"coordinator", b"a"),
-    DECLARE: (b"declare", b"*"),
-    DISCHARGE: (b"discharge", b"Xb"),
-    DECLARED: (b"declared", b"X"),
-    TRANSACTIONAL_STATE: (b"transactional-state", b"Xd"),
-    SASL_MECHANISMS: (b"sasl-mechanisms", b"A"),
-    SASL_INIT: (b"sasl-init", b"Yxs"),
-    SASL_CHALLENGE: (b"sasl-challenge", b"X"),
-    SASL_RESPONSE: (b"sasl-response", b"X"),
-    SASL_OUTCOME: (b"sasl-outcome", b"Cx"),
-    HEADER: (b"header", b"bcubu"),
-    PROPERTIES: (b"properties", b"*x*s**yyttsus"),
-}
+# For each list its descriptor, how many fields it has, and a letter for each of them, see _KINDS:
+# a capital one where the field is mandatory.
+_LISTS = (
+    b"\x10\x0aSsuhuaaaam"  # open
+    b"\x11\x08hUUUuaam"  # begin
+    b"\x12\x0eSUBccddmbulaam"  # attach
+    b"\x13\x0buUUUuuuubbm"  # flow
+    b"\x14\x0bUuxubbcdbbb"  # transfer
+    b"\x15\x06BUubdb"  # disposition
+    b"\x16\x03Ubd"  # detach
+    b"\x17\x01d"  # end
+    b"\x18\x01d"  # close
+    b"\x1d\x03Ysm"  # error
+    b"\x23\x02UL"  # received
+    b"\x24\x00"  # accepted
+    b"\x25\x01d"  # rejected
+    b"\x26\x00"  # released
+    b"\x27\x03bbm"  # modified
+    b"\x28\x0b*uyubmymdaa"  # source
+    b"\x29\x07*uyubma"  # target
+    b"\x30\x01a"  # coordinator
+    b"\x31\x01*"  # declare
+    b"\x32\x02Xb"  # discharge
+    b"\x33\x01X"  # declared
+    b"\x34\x02Xd"  # transactional-state
+    b"\x40\x01A"  # sasl-mechanisms
+    b"\x41\x03Yxs"  # sasl-init
+    b"\x42\x01X"  # sasl-challenge
+    b"\x43\x01X"  # sasl-response
+    b"\x44\x02Cx"  # sasl-outcome
+    b"\x70\x05bcubu"  # header
+    b"\x73\x0d*x*s**yyttsus"  # properties
+)
+# In the same order: their symbolic descriptors without "amqp:" and ":list".
+_NAMES = (
+    b"open begin attach flow transfer disposition detach end close error received "
+    b"accepted rejected released modified source target coordinator declare discharge "
+    b"declared transactional-state sasl-mechanisms sasl-init sasl-challenge sasl-response "
+    b"sasl-outcome header properties"
+)
+# By descriptor: where in _LISTS its number of fields is; 0: there is no such list.
+_PLACES = bytearray(PROPERTIES + 1)
+
+
+def _find_places():
+    i = 0
+    while i < len(_LISTS):
+        _PLACES[_LISTS[i]] = i + 1
+        i += 2 + _LISTS[i + 1]
+
+
+_find_places()
 _MOST = const(14)  # fields
 # The constructors a field may have, by its letter.
 _KINDS = {
@@ -136,9 +155,10 @@ class Fields:
             i += 3
         else:
             self.code, i = _read_descriptor(buf, i, end)
-        if self.code not in _LISTS:
+        place = _PLACES[self.code] if 0 <= self.code <= PROPERTIES else 0
+        if not place:
             raise SyntaxFailure("unknown descriptor")
-        letters = _LISTS[self.code][1]
+        most = _LISTS[place]
         if i + 9 > end and (i >= end or i + _heads(buf[i]) > end):
             raise SyntaxFailure("a list runs past its end")
         code = buf[i]
@@ -157,11 +177,12 @@ class Fields:
             raise SyntaxFailure("a list was due, not 0x%02x" % code)
         if stop > end:
             raise SyntaxFailure("a list runs past its end")
-        if count > len(letters):
+        if count > most:
             raise SyntaxFailure("%s of %d fields" % (self.name(), count))
         at = self.at
-        for k in range(len(letters)):
-            letter = letters[k]
+        for k in range(most):
+            place += 1
+            letter = _LISTS[place]
             code = 0x40
             if k < count:
                 if i >= stop:
@@ -192,7 +213,7 @@ class Fields:
 
     def name(self):
         """What its list is called."""
-        return str(_LISTS[self.code][0], "utf-8")
+        return str(_find_list(self.code, None)[1], "utf-8")
 
     def has(self, k):
         """Whether field *k* is given."""
@@ -254,10 +275,19 @@ def _read_descriptor(buf, i, end):
         return uint_at(buf, i + 1), i + 10
     if kind == 0xA3 and i + 3 + buf[i + 2] <= end:
         name = bytes(buf[i + 3 : i + 3 + buf[i + 2]])
-        for code in _LISTS:
-            if name == b"amqp:" + _LISTS[code][0] + b":list":
-                return code, i + 3 + len(name)
+        if name.startswith(b"amqp:") and name.endswith(b":list"):
+            return _find_list(-1, name[5:-5])[0], i + 3 + len(name)
     return -1, i
+
+
+def _find_list(code, name):
+    """(numeric descriptor, name) of the list of which one or the other is given; (-1, None)."""
+    i = 0
+    for each in _NAMES.split():
+        if _LISTS[i] == code or each == name:
+            return _LISTS[i], each
+        i += 2 + _LISTS[i + 1]
+    return -1, None
 
 
 def performative_end(buf, i, end, code):

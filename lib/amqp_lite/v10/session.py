@@ -3,18 +3,10 @@
 import struct
 
 from ..broker.queue import EntryList
-from ..compat import const
+from ..compat import const, load
 from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
-from .conditions import (
-    FramingError,
-    HandleInUse,
-    InvalidField,
-    LinkStolen,
-    NotAllowedNow,
-    UnattachedHandle,
-    WindowViolation,
-)
-from .link import Incoming, Outgoing
+from .conditions import STOLEN, ConditionError, FramingError, InvalidField, NotAllowedNow
+from .link import COORDINATION, Incoming, Outgoing
 from .performatives import (
     ACCEPTED,
     BEGIN,
@@ -146,13 +138,13 @@ class Session:
     # --- links ---
 
     def attach(self, fields):
-        """The peer's attach. Raises HandleInUse, ResourceLimitExceeded."""
+        """The peer's attach. Raises ConditionError, ResourceLimitExceeded."""
         handle = fields.uint(_HANDLE, 0)
         most = self.connection.handle_max
         if handle > most:
             raise FramingError("handle %d, handle-max is %d" % (handle, most))
         if handle in self.links:
-            raise HandleInUse("handle %d is attached" % handle)
+            raise ConditionError("amqp:session:handle-in-use", "handle %d is attached" % handle)
         name = fields.text(_NAME)
         to_peer = fields.boolean(_TO_PEER)
         self.connection.steal(name, to_peer)
@@ -172,10 +164,12 @@ class Session:
         link.attach(fields)
 
     def link(self, handle):
-        """The link of *handle*. Raises UnattachedHandle."""
+        """The link of *handle*. Raises ConditionError."""
         found = self.links.get(handle)
         if found is None:
-            raise UnattachedHandle("handle %d is not attached" % handle)
+            raise ConditionError(
+                "amqp:session:unattached-handle", "handle %d is not attached" % handle
+            )
         return found
 
     def on_detach(self, fields):
@@ -201,7 +195,8 @@ class Session:
         for handle in self.links:
             link = self.links[handle]
             if link.name == name and link.to_peer == to_peer:
-                self.cancel(link, LinkStolen("another link of the same name was attached"))
+                error = ConditionError(STOLEN, "another link of the same name was attached")
+                self.cancel(link, error)
 
     def _drop(self, link):
         """*link* has ended: what the peer had of it goes back to its queue."""
@@ -226,7 +221,7 @@ class Session:
         self.next_incoming_top = fields.serial_top(k)
 
     def on_flow(self, fields):
-        """The peer's flow, for a link or for the session alone. Raises UnattachedHandle."""
+        """The peer's flow, for a link or for the session alone. Raises ConditionError."""
         self._note_incoming(fields, _FLOW_NEXT_OUTGOING)
         window = fields.uint(_FLOW_INCOMING_WINDOW, 0)
         # Before it saw our begin it counts from nothing.
@@ -273,9 +268,9 @@ class Session:
         return WINDOW
 
     def received(self):
-        """A transfer came. Raises WindowViolation when the window was closed."""
+        """A transfer came. Raises ConditionError when the window was closed."""
         if not self._incoming_window:
-            raise WindowViolation("more transfers than the window of %d" % WINDOW)
+            raise _too_many()
         self._incoming_window -= 1
         self.next_incoming = low = self.next_incoming + 1 & _SERIAL
         if not low:
@@ -300,7 +295,7 @@ class Session:
         """A transfer, see Incoming.on_transfer(). False: no memory for it now."""
         link = self.link(fields.uint(_DETACHED, 0))
         if not self._incoming_window:
-            raise WindowViolation("more transfers than the window of %d" % WINDOW)
+            raise _too_many()
         if not link.closing:
             if link.to_peer:
                 raise NotAllowedNow("a transfer on a link that the peer receives from")
@@ -424,9 +419,7 @@ class Session:
         state = self.connection.terminus
         state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
         if state.code == TRANSACTIONAL_STATE:
-            from .coordinator import work_in
-
-            self._work = work_in(self.connection, state)
+            self._work = load(COORDINATION).work_in(self.connection, state)
             return self.outcome_at(state.buf, state.at[_TX_OUTCOME]) if state.has(1) else 0
         return self._outcome_of(state)
 
@@ -453,9 +446,7 @@ class Session:
         """Whether a disposition of *entry* is part of a transaction; it knows then."""
         work = self._work
         if work is None:
-            from .coordinator import acquirer
-
-            work = acquirer(self, entry)
+            work = load(COORDINATION).acquirer(self, entry)
             if work is None:
                 return False
         work.settle(self, entry, outcome, settled)
@@ -520,6 +511,12 @@ class Session:
         # Its upper bits are those of the ids given lately.
         top = self.next_id_top if tag < self.next_id else self.next_id_top - 1 & 3
         self.send(described(DISPOSITION, False, _serial(tag, top), None, True, state))
+
+
+def _too_many():
+    return ConditionError(
+        "amqp:session:window-violation", "more transfers than the window of %d" % WINDOW
+    )
 
 
 def _serial(low, top):

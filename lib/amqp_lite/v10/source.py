@@ -17,10 +17,10 @@ from ..access import CONFIGURE, READ
 from ..broker.broker import MAX_TTL_MS
 from ..broker.exchange import HEADERS
 from ..broker.queue import is_behind
-from ..compat import const, ticks_diff
+from ..compat import const, load, ticks_diff
 from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
-from .conditions import DetachForced, InvalidField, LinkStolen
+from .conditions import DETACH_FORCED, STOLEN, ConditionError, InvalidField
 from .link import Outgoing
 from .performatives import SOURCE, TARGET, described_value, uint
 from .values import Symbol, Typed, read_value
@@ -233,7 +233,8 @@ class Receiver(Outgoing):
             link = queue.consumers[0].sink
             if not isinstance(link, Receiver):
                 raise ResourceLocked("queue '%s' has another consumer" % self.name)
-            link.session.cancel(link, LinkStolen("its subscriber attached another link"))
+            error = ConditionError(STOLEN, "its subscriber attached another link")
+            link.session.cancel(link, error)
         return queue
 
     def _make(self, durable, own, exchange, key, arguments):
@@ -299,10 +300,9 @@ class Receiver(Outgoing):
         Outgoing.deliver(self, consumer, entry)
 
     def _selects(self, message):
-        from ..convert import sections_of
         from .selector import Properties
 
-        octets = sections_of(self.connection.broker, message)
+        octets = load("amqp_lite.convert").sections_of(self.connection.broker, message)
         properties = Properties()
         properties.load(octets, 0, len(octets))
         return self._filters.selector.matches(properties.lookup)
@@ -358,7 +358,7 @@ class Browser(Receiver):
     def pump(self):
         queue = self._queue
         if queue.deleted:
-            self.session.cancel(self, DetachForced("the queue is gone"))
+            self.session.cancel(self, ConditionError(DETACH_FORCED, "the queue is gone"))
             return
         if self.credit:
             self._show(queue)
