@@ -225,10 +225,10 @@ class Channel(ContentReader, Topology):
         return size
 
     def held(self):
-        """Whether the peer has memory: deliveries, also in a transaction, or half a message."""
-        if self.unacked.count or self.message is not None:
-            return True
-        return self.transaction is not None and self.transaction.entries.count > 0
+        """How many deliveries the peer has, with those settled in a transaction."""
+        if self.transaction is None:
+            return self.unacked.count
+        return self.unacked.count + self.transaction.entries.count
 
     def deliver(self, consumer, entry):
         output = self.connection.output

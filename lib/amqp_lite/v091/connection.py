@@ -194,7 +194,7 @@ class Connection(FrameReader):
             if not self.stalled:
                 if channel.message is not None and ticks_diff(now, channel.progress) > patience:
                     return "a message that does not end"
-            elif self._short and channel.held():
+            elif self._short and (channel.held() or channel.message is not None):
                 # What it waits for may be what it holds itself, its acknowledgements behind its
                 # publishes; and it may be gone without our notice.
                 if ticks_diff(now, self._short_since) > patience:
