@@ -196,6 +196,7 @@ class Reactor:
                 if peer.secure and engine.room() and unread(peer.sock):
                     self._again = True
                     self._read(peer)
+                    broker.committed = broker.store.commit()  # or pump() confirms what is not
                 engine.pump()
                 if engine.output.pending and not peer.clogged:
                     self._write(peer, now)
