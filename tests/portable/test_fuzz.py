@@ -9,6 +9,16 @@ import random
 
 import sessions
 import wire
+from bending import (
+    flip_bits,
+    insert,
+    put,
+    remove,
+    repeat,
+    some_octets,
+    swap,
+    truncate,
+)
 from world import World
 
 SESSIONS = sessions.ALL
@@ -18,23 +28,7 @@ SIZES = (0, 1, 3, 4, 7, 8, 255, 256, 1016, 1017, 4096, 8184, 8185, 0x7FFF, 0xFFF
          0x3FFFFFFF, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF)  # fmt: skip
 
 
-def some_octets(n):
-    return bytes([random.getrandbits(8) for _ in range(n)])
-
-
-def put(octets, i, part):
-    """*octets* with *part* in place of what is at *i*."""
-    return octets[:i] + part + octets[i + len(part) :]
-
-
 # --- the ways to bend a session: function(list of frames) -> list of frames ---
-
-
-def flip_bits(frames):
-    k = random.randrange(len(frames))
-    for _ in range(random.randrange(1, 5)):
-        i = random.randrange(len(frames[k]))
-        frames[k] = put(frames[k], i, bytes([frames[k][i] ^ 1 << random.randrange(8)]))
 
 
 def set_octets(frames):
@@ -80,35 +74,6 @@ def set_method(frames):
     k = random.randrange(len(frames))
     other = random.choice(random.choice(SESSIONS))
     frames[k] = put(frames[k], 7, other[7:11])
-
-
-def truncate(frames):
-    k = random.randrange(len(frames))
-    frames[k] = frames[k][: random.randrange(len(frames[k]))]
-    if random.getrandbits(1):
-        del frames[k + 1 :]
-
-
-def insert(frames):
-    k = random.randrange(len(frames))
-    i = random.randrange(len(frames[k]) + 1)
-    frames[k] = frames[k][:i] + some_octets(random.randrange(1, 30)) + frames[k][i:]
-
-
-def repeat(frames):
-    k = random.randrange(len(frames))
-    frames[k:k] = [frames[k]] * random.choice((1, 1, 2, 9))
-
-
-def remove(frames):
-    k = random.randrange(len(frames))
-    del frames[k : k + random.randrange(1, 4)]
-
-
-def swap(frames):
-    k = random.randrange(len(frames))
-    m = random.randrange(len(frames))
-    frames[k], frames[m] = frames[m], frames[k]
 
 
 def borrow(frames):

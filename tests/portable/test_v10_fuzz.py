@@ -8,7 +8,6 @@ but for their values.
 import os
 import random
 
-import chance
 import sessions10
 import wire
 import wire10
@@ -19,6 +18,16 @@ from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.frames import AMQP, SASL
 from amqp_lite.v10.performatives import frame, uint
 from amqp_lite.v10.values import Described, Symbol, Typed, write_value
+from bending import (
+    flip_bits,
+    insert,
+    put,
+    remove,
+    repeat,
+    some_octets,
+    swap,
+    truncate,
+)
 from wire10 import LISTS
 from world import Peer, World
 
@@ -30,15 +39,6 @@ CODES = (0x00, 0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x50, 0x52, 0x53, 0x56, 0x60,
          0x83, 0x98, 0xA0, 0xA1, 0xA3, 0xB0, 0xB1, 0xB3, 0xC0, 0xC1, 0xD0, 0xD1, 0xE0, 0xF0,
          0xFF)  # fmt: skip
 NEIGHBOUR_EVERY = 10  # rounds
-
-
-def some_octets(n):
-    return chance.octets(random, n)
-
-
-def put(octets, i, part):
-    """*octets* with *part* in place of what is at *i*."""
-    return octets[:i] + part + octets[i + len(part) :]
 
 
 def reframed(octets, body):
@@ -320,13 +320,6 @@ def live_frame(engine):
 # --- the ways to bend a session: function(list of frames) ---
 
 
-def flip_bits(frames):
-    k = random.randrange(len(frames))
-    for _ in range(random.randrange(1, 5)):
-        i = random.randrange(len(frames[k]))
-        frames[k] = put(frames[k], i, bytes([frames[k][i] ^ 1 << random.randrange(8)]))
-
-
 def set_octets(frames):
     k = random.randrange(len(frames))
     i = random.randrange(len(frames[k]))
@@ -386,35 +379,6 @@ def widen(frames):
         (len(frames[k]) + 4 * words).to_bytes(4, "big") + bytes((2 + words,)) + frames[k][5:8]
         + some_octets(4 * words) + frames[k][8:]
     )  # fmt: skip
-
-
-def truncate(frames):
-    k = random.randrange(len(frames))
-    frames[k] = frames[k][: random.randrange(len(frames[k]))]
-    if random.getrandbits(1):
-        del frames[k + 1 :]
-
-
-def insert(frames):
-    k = random.randrange(len(frames))
-    i = random.randrange(len(frames[k]) + 1)
-    frames[k] = frames[k][:i] + some_octets(random.randrange(1, 30)) + frames[k][i:]
-
-
-def repeat(frames):
-    k = random.randrange(len(frames))
-    frames[k:k] = [frames[k]] * random.choice((1, 1, 2, 9))
-
-
-def remove(frames):
-    k = random.randrange(len(frames))
-    del frames[k : k + random.randrange(1, 4)]
-
-
-def swap(frames):
-    k = random.randrange(len(frames))
-    m = random.randrange(len(frames))
-    frames[k], frames[m] = frames[m], frames[k]
 
 
 def splice(frames):
