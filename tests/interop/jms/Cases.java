@@ -483,6 +483,7 @@ public class Cases {
         Topic topic = session.createTopic(name + ".news");
         fails(JMSException.class, () -> session.createSharedConsumer(topic, "sub"));
         fails(JMSException.class, () -> session.createSharedDurableConsumer(topic, "sub"));
+        fails(InvalidDestinationException.class, () -> session.unsubscribe("sub"));
         equal(null, session.createConsumer(topic).receiveNoWait());
     }
 
