@@ -143,6 +143,16 @@ def test_without_a_source_the_subscription_is_found_and_ended():
     assert found[0][2][5] is None and wire10.error_of(found[1]) == "amqp:not-found"
 
 
+def test_a_shared_subscription_is_refused():
+    world = World()
+    peer = session(world)
+    options = {"durable": 2, "expiry": "never", "capability": "shared"}
+    found = ask(peer, wire10.attach_receiver("sub", "/topic/a", 1, **options))
+    assert names(found) == ["attach", "detach"]
+    assert wire10.error_of(found[1]) == "amqp:not-implemented"
+    assert world.broker.queues == {}
+
+
 def test_a_topic_of_jms_is_a_key_of_amq_topic():
     world = World()
     peer = session(world)

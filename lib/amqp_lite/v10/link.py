@@ -169,7 +169,7 @@ class Link:
         k = _CAPABILITIES if self.to_peer else _TARGET_CAPABILITIES
         if where.kind != PLAIN or where.exchange in self.connection.broker.exchanges:
             return where
-        if not _has_capability(terminus, k, "topic"):
+        if not has_capability(terminus, k, "topic"):
             return where
         return Address(EXCHANGE, b"amq.topic", where.queue, None)
 
@@ -223,7 +223,7 @@ class Link:
         self.session.send(described(DETACH, uint(self.handle), True, error_value(error)))
 
 
-def _has_capability(terminus, k, name):
+def has_capability(terminus, k, name):
     """Whether the symbol *name* is field *k*, or one of those in it."""
     if not terminus.has(k):
         return False
@@ -295,7 +295,7 @@ class Incoming(Link):
 
     def _make_node(self, terminus):
         """The address of a dynamic *terminus*: a key of amq.topic is as good as a topic."""
-        if _has_capability(terminus, _TARGET_CAPABILITIES, "temporary-topic"):
+        if has_capability(terminus, _TARGET_CAPABILITIES, "temporary-topic"):
             return "/topic/" + str(GENERATED + hexlify(urandom(9)), "utf-8")
         self._queue = self.dynamic_queue(terminus, False)
         return queue_address(self._queue.name)

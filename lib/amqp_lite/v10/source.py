@@ -21,7 +21,7 @@ from ..compat import const, load, ticks_diff
 from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
 from .conditions import DETACH_FORCED, STOLEN, ConditionError, InvalidField
-from .link import Outgoing
+from .link import Outgoing, has_capability
 from .performatives import SOURCE, TARGET, described_value, uint
 from .values import Symbol, Typed, read_value
 
@@ -119,6 +119,9 @@ def take_over(link, fields):
         mode = terminus.symbol(_MODE)
         if mode not in (None, b"move", b"copy"):
             raise InvalidField("distribution-mode: move or copy")
+        if has_capability(terminus, _CAPABILITIES, "shared"):
+            # Who wants it may only notice when the subscription has been made.
+            raise NotImplementedHere("shared subscriptions")
         if terminus.has(_FILTER):
             at = terminus.at[_FILTER]
             filters = _Filters(read_value(terminus.buf, at, True)[0])

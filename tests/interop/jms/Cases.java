@@ -478,6 +478,15 @@ public class Cases {
         fails(InvalidDestinationException.class, () -> session.unsubscribe("nothing"));
     }
 
+    public void aSharedSubscriptionIsRefused() throws Exception {
+        Session session = session(connectAs("client-" + name));
+        Topic topic = session.createTopic(name + ".news");
+        fails(JMSException.class, () -> session.createSharedConsumer(topic, "sub"));
+        fails(JMSException.class, () -> session.createSharedDurableConsumer(topic, "sub"));
+        fails(InvalidDestinationException.class, () -> session.unsubscribe("sub"));
+        equal(null, session.createConsumer(topic).receiveNoWait());
+    }
+
     // --- transactions ---
 
     public void aCommitSendsAndARollbackDoesNot() throws Exception {
