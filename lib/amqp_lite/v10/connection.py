@@ -193,6 +193,8 @@ class Connection(FrameReader):
                     link.give_up()
 
     def _give_back(self):
+        for channel in self.sessions:
+            self.sessions[channel].mute()
         for channel in list(self.sessions):
             self.sessions.pop(channel).release()
         self.output.give_back()

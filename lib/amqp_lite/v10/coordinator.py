@@ -74,7 +74,8 @@ def work_in(connection, state):
 
 def find(connection, txn_id):
     """The Work of that txn-id. Raises UnknownTransaction."""
-    work = connection.works and connection.works.get(txn_id)
+    works = connection.works
+    work = works.get(txn_id) if works and isinstance(txn_id, bytes) else None
     if not work:
         raise UnknownTransaction("no such transaction")
     return work
@@ -213,9 +214,14 @@ def associate(link, fields):
     if link.work is not None:
         link.work.leave(link)
     if fields.has(_PROPERTIES):
-        txn_id = read_value(fields.buf, fields.at[_PROPERTIES])[0].get(Symbol("txn-id"))
+        properties = read_value(fields.buf, fields.at[_PROPERTIES])[0]
+        # A map that no dict can be is a list of pairs.
+        txn_id = properties.get(Symbol("txn-id")) if isinstance(properties, dict) else None
         if txn_id is not None:
-            find(link.connection, txn_id).begin(link)
+            try:
+                find(link.connection, txn_id).begin(link)
+            except UnknownTransaction as error:
+                link.session.cancel(link, error)
 
 
 class Coordinator(Requests):

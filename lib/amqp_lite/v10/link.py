@@ -87,6 +87,8 @@ class Link:
 
     consumer = None
     default_outcome = 0  # of deliveries that are settled without one, or given up; 0: it depends
+    _queue = None  # that goes with it, or that it looks at: see own(), and its serial number
+    _serial = 0
     node = None
     message = None  # being received
 
@@ -128,6 +130,18 @@ class Link:
             return None
         terminus = self._terminus(fields, k, code)
         return described_value(code, *[_value(terminus, n) for n in range(_DYNAMIC + 1)])
+
+    def note(self, queue):
+        """*queue*, or None, is what noted() answers, as long as it is there."""
+        self._queue = queue
+        self._serial = queue.serial if queue is not None else 0
+
+    def noted(self):
+        """The queue that note() was given; None: it is gone. Its object may be another's now."""
+        queue = self._queue
+        if queue is None or queue.deleted or queue.serial != self._serial:
+            return None
+        return queue
 
     def locate(self, where, kind):
         """(queue, exchange) that an Address means: one of them is None.
@@ -247,7 +261,6 @@ class Incoming(Link):
         Link.__init__(self, session, handle, name, False)
         self.progress = 0  # ticks of the last octets of `message`
         self._refused = None  # the error for which what is being received is dropped
-        self._queue = None  # of a dynamic target: it goes with this link
         self._head = None  # exchange and routing key as two short strings; None: each says it
         self._exchange = None  # of those that say the key alone
         self._lossy = False  # nobody needs to want a message: it is for a topic of JMS
@@ -297,8 +310,9 @@ class Incoming(Link):
         """The address of a dynamic *terminus*: a key of amq.topic is as good as a topic."""
         if has_capability(terminus, _TARGET_CAPABILITIES, "temporary-topic"):
             return "/topic/" + str(GENERATED + hexlify(urandom(9)), "utf-8")
-        self._queue = self.dynamic_queue(terminus, False)
-        return queue_address(self._queue.name)
+        queue = self.dynamic_queue(terminus, False)
+        self.note(queue)  # it goes with this link
+        return queue_address(queue.name)
 
     def note_count(self, fields):
         """The peer's attach says where it begins to count."""
@@ -598,8 +612,9 @@ class Incoming(Link):
         """It has ended."""
         self._abandon()
         self.connection.forget_taker(self)
-        if self._queue is not None and not self._queue.deleted:
-            self.connection.broker.delete_queue(self._queue)
+        queue = self.noted()
+        if queue is not None:
+            self.connection.broker.delete_queue(queue)
 
 
 class Outgoing(Link):
@@ -612,7 +627,9 @@ class Outgoing(Link):
     def __init__(self, session, handle, name):
         Link.__init__(self, session, handle, name, True)
         self.credit = 0
-        self._count = 0  # delivery-count
+        self._count = 0  # delivery-count, lower 30 bits; and the peer's with the last flow, whole
+        self._heard = self._heard_top = 0
+        self._beyond = 0  # credit to be drained, besides
         self._drains = False  # the peer wants what is there, and then its credit back
         self.owed = False  # it wants to hear how things are
 
@@ -750,11 +767,17 @@ class Outgoing(Link):
 
     def on_flow(self, fields):
         count = fields.serial(_FLOW_COUNT) if fields.has(_FLOW_COUNT) else 0
+        self._heard = count
+        self._heard_top = fields.serial_top(_FLOW_COUNT) if fields.has(_FLOW_COUNT) else 0
         if fields.has(_FLOW_CREDIT):
             self.credit = max(0, fields.uint(_FLOW_CREDIT, 0) - (self._count - count & _SERIAL))
         if fields.has(_FLOW_PROPERTIES) or self.work is not None:
             load(COORDINATION).associate(self, fields)
         self._drains = fields.boolean(_FLOW_DRAIN)
+        self._beyond = 0
+        if self._drains and fields.has(_FLOW_CREDIT) and fields.serial_top(_FLOW_CREDIT):
+            credit = fields.serial_top(_FLOW_CREDIT) << 30 | fields.serial(_FLOW_CREDIT)
+            self._beyond = credit - fields.uint(_FLOW_CREDIT, 0)
         self.owed = self.owed or fields.boolean(_FLOW_ECHO)
         if self.consumer is not None:
             self.consumer.queue.dispatch()
@@ -766,7 +789,9 @@ class Outgoing(Link):
         drained = None
         if self._drains and not (self.credit and self._waiting()):
             self._drains = False
-            self._count = self._count + self.credit & _SERIAL
+            count = self._whole_count() + self.credit + self._beyond
+            self._count = self._heard = count & _SERIAL
+            self._heard_top = count >> 30 & 3
             self.credit = 0
             drained = True
         elif not self.owed:
@@ -778,10 +803,16 @@ class Outgoing(Link):
         """Messages that wait for credit."""
         return self.consumer.queue.waiting() if self.consumer is not None else 0
 
+    def _whole_count(self):
+        """The delivery-count with its upper bits: they are the peer's, or it wrapped since."""
+        top = self._heard_top + (self._count < self._heard) & 3
+        return top << 30 | self._count
+
     def _tell(self, drained=None):
         self.session.flow(
-            uint(self.handle), uint(self._count), uint(self.credit), uint(self._waiting()), drained
-        )
+            uint(self.handle), uint(self._whole_count()), uint(self.credit),
+            uint(self._waiting()), drained,
+        )  # fmt: skip
 
     def release(self):
         """It has ended: its consumer leaves, what it had stays with the session."""

@@ -113,11 +113,16 @@ class Session:
 
     def release(self):
         """Its links end, and what the peer had of them goes back to its queues."""
+        self.mute()
         for handle in list(self.links):
             self._drop(self.links.pop(handle))
         while self.unsettled.tail is not None:  # of a queue that is gone
             self._take_back(self.unsettled.tail, True)
         self._accepted.clear()
+
+    def mute(self):
+        """It is about to end: what one link gives back is not for another."""
+        self._outgoing_window = 0
 
     def send(self, performative):
         self.connection.send(self.channel, performative)
@@ -227,13 +232,16 @@ class Session:
         # Before it saw our begin it counts from nothing.
         seen = fields.serial(_FLOW_NEXT_INCOMING) if fields.has(_FLOW_NEXT_INCOMING) else 0
         under_way = self.next_outgoing - seen & _SERIAL
+        was_open = self.may_send()
         self._outgoing_window = max(0, window - under_way)
         if fields.has(_FLOW_HANDLE):
             link = self.link(fields.uint(_FLOW_HANDLE, 0))
             if not link.closing:
                 link.on_flow(fields)
-            return
-        self._owed = self._owed or fields.boolean(_FLOW_ECHO)
+            if was_open:
+                return
+        else:
+            self._owed = self._owed or fields.boolean(_FLOW_ECHO)
         self.dispatch()
 
     def grant(self, link):
@@ -326,6 +334,8 @@ class Session:
                 last[2] = low
                 last[3] = top
                 return
+        else:
+            self._failures = self.connection.broker.failures  # what failed before is none of it
         row = self._spare.pop() if self._spare else [0, 0, 0, 0]
         row[0] = row[2] = low
         row[1] = row[3] = top

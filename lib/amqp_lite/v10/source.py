@@ -52,14 +52,22 @@ class _Filters:
         self.key = None
         self.arguments = None
         self.selector = None
-        self.kept = []  # pairs of Typed
+        self._kept = []  # (descriptor, name, filter), the last two as Typed
         if value is None:
             return
         for name, one in value.value:
-            if self._take(one):
-                self.kept.append((name, one))
+            self._take(name, one)
 
-    def _take(self, one):
+    def kept(self, exchange, key):
+        """For the answer: those that count for a source that is an *exchange*, or is none, and
+        whose address has this *key*, or none."""
+        return Typed(0xD1, [
+            (name, one) for descriptor, name, one in self._kept
+            if descriptor in _SELECTORS
+            or (exchange is not None and (key is None or descriptor not in _KEYS))
+        ])  # fmt: skip
+
+    def _take(self, name, one):
         descriptor = getattr(one, "descriptor", None)
         if isinstance(descriptor, Typed):
             descriptor = descriptor.value
@@ -81,8 +89,8 @@ class _Filters:
             self.selector = Selector(value)
             self.selector.text = value
         else:
-            return False
-        return True
+            return
+        self._kept.append((descriptor, name, one))
 
 
 def _table(pairs):
@@ -148,8 +156,7 @@ class Receiver(Outgoing):
         Outgoing.__init__(self, session, handle, name)
         self._filters = None
         self._private = False  # what is not selected is for nobody
-        self._subscription = None  # the queue that a detach deletes when it closes
-        self._is_new = False  # that queue
+        self._is_new = False  # the queue of a subscription, which a closing detach deletes
         self._held_up = False  # something selected found no room
 
     # --- attach ---
@@ -160,7 +167,7 @@ class Receiver(Outgoing):
         if not fields.has(_SOURCE):
             self._find_again(fields)
             return
-        source = self._source(fields)
+        source = self._source(fields, filters.kept(exchange, where and where.key))
         terminus = self._terminus(fields, _SOURCE, SOURCE)
         if where is None:
             queue = self.dynamic_queue(terminus, True)
@@ -179,15 +186,15 @@ class Receiver(Outgoing):
         if self._filters.selector is not None:
             queue.selective += 1
 
-    def _source(self, fields):
-        """The answer's source: all but what we do not have."""
+    def _source(self, fields, filters):
+        """The answer's source: all but what we do not have; with these *filters*."""
         terminus = self._terminus(fields, _SOURCE, SOURCE)
         values = [
             read_value(terminus.buf, terminus.at[k], True)[0] if terminus.has(k) else None
             for k in range(_CAPABILITIES + 1)
         ]
         if terminus.has(_FILTER):
-            values[_FILTER] = Typed(0xD1, self._filters.kept)
+            values[_FILTER] = filters
         values[_CAPABILITIES] = None
         outcome = values[_DEFAULT]
         if outcome is not None:
@@ -215,7 +222,7 @@ class Receiver(Outgoing):
         if queue is None:
             queue = self._make(durable, own, exchange, key, arguments)
             self._is_new = True
-        self._subscription = queue
+        self.note(queue)
         return queue
 
     def _name(self):
@@ -277,7 +284,7 @@ class Receiver(Outgoing):
             raise NotFound("no subscription '%s' of container '%s'" % (
                 self.name, self.connection.peer
             ))  # fmt: skip
-        self._subscription = queue
+        self.note(queue)
         address = None
         for binding in self._bindings(queue):
             address = exchange_address(binding.source.name, binding.key)
@@ -332,8 +339,8 @@ class Receiver(Outgoing):
 
     def closed(self):
         """The peer's detach closes what the link was attached to."""
-        queue = self._subscription
-        if queue is not None and not queue.deleted:
+        queue = self.noted()
+        if queue is not None:
             self.connection.broker.delete_queue(queue)
 
 
@@ -350,7 +357,7 @@ class Browser(Receiver):
     """
 
     def _begin_on(self, fields, queue):
-        self._queue = queue
+        self.note(queue)
         self._stored = _Cursor()  # from where on to look in the store
         self._seen = None  # the place of what was shown last: (order, position, share)
         self._at_end = False
@@ -358,9 +365,12 @@ class Browser(Receiver):
     def settle_mode(self, fields):
         return _SETTLED
 
+    def closed(self):
+        """It only looked."""
+
     def pump(self):
-        queue = self._queue
-        if queue.deleted:
+        queue = self.noted()
+        if queue is None:
             self.session.cancel(self, ConditionError(DETACH_FORCED, "the queue is gone"))
             return
         if self.credit:
@@ -392,7 +402,8 @@ class Browser(Receiver):
                     return
                 self._stored.order, self._stored.slot = place[0], behind
             elif entry is not None:
-                if not self._copy(entry.message):
+                gone = entry.expires >= 0 and ticks_diff(broker.now, entry.expires) > 0
+                if not gone and not self._copy(entry.message):
                     return
                 place = (entry.order, entry.position, entry.share)
                 entry = entry.next

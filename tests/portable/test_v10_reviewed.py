@@ -1,0 +1,166 @@
+"""What a review of AMQP 1.0 found: each test failed once."""
+
+import wire
+import wire10
+from amqp_lite.v10.performatives import uint
+from amqp_lite.v10.values import Symbol, Typed
+from clients10 import ask, deliveries, names, outcomes, receiver, sender, session, take
+from test_v10_management import Manager
+from test_v10_sources import KEY, bodies, filters
+from test_v10_transactions import declare, start
+from wire10 import message, transfer
+from world import World
+
+
+def test_a_dynamic_node_that_is_gone_takes_no_other_queue_with_it():
+    world = World()
+    manager = Manager(world)
+    peer = manager.peer
+    found = ask(peer, wire10.attach_sender("dynamic", None, 0, dynamic=True))
+    address = found[0][2][6].value[0]
+    assert manager.ask("DELETE", address)[0] == "200"
+    other = world.client()
+    other.queue("victim")
+    ask(peer, wire10.detach(0))
+    assert sorted(world.broker.queues) == [b"victim"]
+
+
+def test_a_browser_stays_with_its_queue():
+    world = World()
+    other = world.client()
+    other.queue("q")
+    peer = session(world)
+    assert receiver(peer, "/queues/q", 10, mode="copy") == []
+    # In one go, so that nobody looks in between.
+    other.send(
+        wire.delete_queue(1, "q") + wire.declare_queue(1, "secret", exclusive=1)
+        + wire.publish(1, "", "secret", b"secret")
+    )  # fmt: skip
+    found = take(peer)
+    assert names(found) == ["detach"], found
+
+
+def test_a_subscription_found_again_and_deleted_by_others():
+    world = World()
+    peer = session(world, container="box")
+    ask(peer, wire10.attach_receiver("sub", "/exchange/amq.topic/a", 1, durable=2, expiry="never"))
+    ask(peer, wire10.detach(1, closed=False))
+    ask(peer, wire10.attach_receiver("sub", wire10.NO_SOURCE, 1))
+    other = world.client()
+    other.ask(wire.delete_queue(1, "box.sub"))
+    other.queue("victim")
+    ask(peer, wire10.detach(1))
+    assert sorted(world.broker.queues) == [b"victim"]
+
+
+def test_a_store_that_failed_before_rejects_nothing_that_is_taken():
+    world = World()
+    world.client().queue("q")
+    peer = session(world)
+    sender(peer, "/queues/q")
+    world.broker.store.fail()
+    assert outcomes(ask(peer, transfer(message(b"1"), 0))) == [(0, 0, True, 0x24)]
+
+
+def test_a_window_that_one_link_opens_is_open_for_all():
+    world = World()
+    other = world.client()
+    other.queue("a")
+    other.queue("b")
+    peer = session(world)
+    ask(peer, wire10.end() + wire10.begin(window=1))
+    for handle, name in ((0, "a"), (1, "b")):
+        ask(peer, wire10.attach_receiver(name, "/queues/" + name, handle))
+        ask(
+            peer,
+            wire10.flow(0, uint(0), uint(1), uint(0), uint(9), uint(handle), uint(0), uint(9)),
+        )
+    other.ask(wire.publish(1, "", "a", b"1"))
+    other.ask(wire.publish(1, "", "b", b"2"))
+    assert bodies(deliveries(take(peer))) == [b"1"]
+    found = ask(
+        peer, wire10.flow(0, uint(1), uint(9), uint(0), uint(9), uint(0), uint(1), uint(9))
+    )
+    assert bodies(deliveries(found)) == [b"2"]
+
+
+def test_a_txn_id_of_another_type():
+    world, peer, other = start("q")
+    receiver(peer, "/queues/q", 1)
+    declare(peer, 0)
+    head = uint(0), uint(9), uint(0), uint(9), uint(1), uint(0), uint(9), None, None, None
+    # A key that no dict has.
+    odd = Typed(0xC1, [(Typed(0xC0, []), True)])
+    assert ask(peer, wire10.flow(0, *head, odd)) == []
+    for odd in (b"", [], {}, "x", 5, [1, {"a": 2}]):
+        found = ask(peer, wire10.flow(0, *head, {Symbol("txn-id"): odd}))
+        assert names(found) == ["detach"], found
+        assert wire10.error_of(found[0]) == "amqp:transaction:unknown-id"
+        ask(peer, wire10.detach(1))
+        receiver(peer, "/queues/q", 1)
+
+
+def test_drain_of_credit_beyond_30_bits():
+    world = World()
+    world.client().queue("q")
+    for credit in (0x3FFFFFFF, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+        peer = session(world)
+        sender(peer, "/queues/q")
+        receiver(peer, "/queues/q", 5)
+        for k in range(3):
+            ask(peer, transfer(message(b"1"), k))
+        found = ask(peer, wire10.credit(1, credit, 3, drain=True))
+        (flow,) = [row for row in found if row[0] == "flow"]
+        assert flow[2][5] == 3 + credit & 0xFFFFFFFF and flow[2][6] == 0, (credit, flow)
+        # And it counts on from there.
+        found = ask(
+            peer,
+            transfer(message(b"2"), 3) + wire10.credit(1, 5, 3 + credit & 0xFFFFFFFF, echo=True),
+        )
+        assert names(found) == ["transfer", "disposition", "flow"], found
+        assert found[2][2][5:8] == [4 + credit & 0xFFFFFFFF, 4, 0]
+        ask(peer, wire10.disposition(0, 3))
+        peer.vanish()
+
+
+def test_what_a_dying_connection_holds_is_given_back_once():
+    world = World()
+    other = world.client()
+    other.queue("q")
+    for octets in (b"", wire10.end()):
+        peer = session(world)
+        receiver(peer, "/queues/q", 1, "one", 0)
+        receiver(peer, "/queues/q", 5, "two", 1)
+        receiver(peer, "/queues/q", 5, "three", 2)
+        other.ask(wire.publish(1, "", "q", b"1"))
+        assert len(deliveries(take(peer))) == 1
+        before = world.broker.metrics.delivered
+        found = ask(peer, octets)
+        assert names(found) == ["end"] * bool(octets)
+        peer.vanish()
+        assert world.broker.metrics.delivered == before
+        assert world.broker.queue(b"q").ready.head.tries == 1
+        other.ask(wire.purge_queue(1, "q"))
+
+
+def test_a_filter_that_a_queue_cannot_have_is_left_out():
+    world = World()
+    world.client().queue("q")
+    peer = session(world)
+    octets = wire10.attach_receiver("r", "/queues/q", 1, filter=filters(KEY, "a.#"))
+    found = ask(peer, octets)
+    assert found[0][2][5].value[7] == {}
+    # Nor does the key in an address leave room for another one.
+    octets = wire10.attach_receiver("s", "/exchange/amq.topic/a", 2, filter=filters(KEY, "b"))
+    assert ask(peer, octets)[0][2][5].value[7] == {}
+
+
+def test_browsing_does_not_show_what_has_expired():
+    world = World()
+    other = world.client()
+    other.queue("q")
+    other.ask(wire.publish(1, "", "q", b"1"))
+    other.ask(wire.publish(1, "", "q", b"2", wire.properties(expiration="10")))
+    world.wait(3000)
+    peer = session(world)
+    assert bodies(receiver(peer, "/queues/q", 10, mode="copy")) == [b"1"]
