@@ -177,10 +177,12 @@ class Entity:
     def _find(self, token):
         """(session, delivery-id) of what is locked by *token*, or (None, row) of what was
         deferred. Raises LockLost."""
+        if not isinstance(token, bytes) or len(token) != 16:
+            raise SyntaxFailure("a lock token that is no uuid")
         sessions = self._connection.sessions
+        tag = int.from_bytes(token[12:], "big") & _SERIAL
         for channel in sessions:
             session = sessions[channel]
-            tag = int.from_bytes(token[12:], "big") & _SERIAL
             if token[:12] == session.tag and tag in session.locks:
                 return session, tag
         for row in _deferred:
@@ -233,10 +235,13 @@ class Entity:
         return {"messages": messages}
 
     def _update(self, body):
-        outcome = _OUTCOMES.get(body.get("disposition-status"))
+        outcome = _OUTCOMES.get(_given(body, "disposition-status", str))
         if outcome is None:
             raise SyntaxFailure("no such disposition-status")
-        reasons = body.get("deadletter-reason"), body.get("deadletter-description")
+        reasons = [
+            _given(body, key, str) if body.get(key) is not None else None
+            for key in ("deadletter-reason", "deadletter-description")
+        ]
         for token in _given(body, "lock-tokens", list):
             session, tag = self._find(token)
             if session is not None:

@@ -153,6 +153,11 @@ class Envelope:
         return b"".join(parts)
 
 
+def _code(value):
+    """The constructor of a Typed *value*, 0 of a described one, that of null of None."""
+    return 0x40 if value is None else getattr(value, "code", 0)
+
+
 def _with(pairs, key, value):
     return [pair for pair in pairs if pair[0].value != key.value] + [(key, value)]
 
@@ -211,7 +216,7 @@ def dress(broker, message, tries, number, **annotations):
     annotations["sequence_number"] = Typed(0x81, number)
     for name in annotations:
         envelope.annotate("x-opt-" + name.replace("_", "-"), annotations[name])
-    if envelope.properties[0] is None or envelope.properties[0].code == 0x40:
+    if _code(envelope.properties[0]) == 0x40:
         envelope.properties[0] = "%016x" % number  # clients cannot settle one that has none
     return envelope.octets(), start
 
@@ -583,10 +588,10 @@ class Sender(Requests):
         head = self._head or self._head_of(sections, octets)
         envelope = Envelope(octets, 0, body)
         later = envelope.annotation("x-opt-scheduled-enqueue-time")
-        if later is not None and later.value and later.value > now_ms():
+        if _code(later) == 0x83 and later.value > now_ms():
             raise NotImplementedHere("messages that are enqueued later")
         envelope.header[0] = True
-        if envelope.properties[0] is None or envelope.properties[0].code == 0x40:
+        if _code(envelope.properties[0]) == 0x40:
             envelope.properties[0] = str(hexlify(urandom(16)), "utf-8")
         envelope.annotate("x-opt-enqueued-time", _timestamp(now_ms()))
         return head, envelope.octets(), body, octets, ttl_ms
