@@ -428,7 +428,7 @@ class Incoming(Link):
         head = self._head or self._head_of(sections, buf)
         route = broker.route(head, 0, len(head))
         body = end - sections.body + more
-        stream = self._is_streamed(fields, route, body)
+        stream = sections.durable and self._is_streamed(fields, route, body)
         self._check_size(body, stream)
         first = sections.cut - sections.start
         size = first + sections.body - sections.resume
@@ -455,7 +455,8 @@ class Incoming(Link):
         message.body = 0
         pool = broker.pool
         pool.write(message, head, 0, len(head))
-        pool.write(message, buf, sections.start, first)
+        if first:
+            pool.write(message, buf, sections.start, first)
         pool.write(message, buf, sections.resume, size - first)
         self.message = message
         self._body.reset()
@@ -463,10 +464,9 @@ class Incoming(Link):
         return True
 
     def _is_streamed(self, fields, route, body):
-        """Whether a message is stored as it comes: one that may be long, for the store alone."""
+        """Whether a durable message is stored as it comes: it may be long, and is for the store
+        alone."""
         broker = self.connection.broker
-        if not self.connection.sections.durable:
-            return False
         if body <= broker.small_max and not fields.boolean(_MORE):
             return False
         return broker.is_stored_only(route, route.stamp)

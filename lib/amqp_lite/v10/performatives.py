@@ -192,21 +192,24 @@ class Fields:
                 if not letter & _CAPITAL:
                     raise InvalidField("field %d of %s is missing" % (k + 1, self.name()))
                 at[k] = -1
-                i += k < count
-                continue
-            if letter != _ANY and code not in _KINDS[letter | _CAPITAL]:
-                raise InvalidField("field %d of %s is a 0x%02x" % (k + 1, self.name(), code))
-            at[k] = i
-            if 0x41 <= code <= 0x45:
-                i += 1
-            elif code == 0x70:
-                i += 5
-            elif code == 0x52 or code == 0x53:
-                i += 2
-            elif code == 0xA0 and i + 1 < stop:
-                i += 2 + buf[i + 1]
+                if k < count:
+                    i += 1
             else:
-                i = check_value(buf, i, stop)
+                if letter != _ANY and code not in _KINDS[letter | _CAPITAL]:
+                    raise InvalidField("field %d of %s is a 0x%02x" % (k + 1, self.name(), code))
+                at[k] = i
+                if code == 0x70:
+                    i += 5
+                elif 0x41 <= code <= 0x45:
+                    i += 1
+                elif code == 0x52 or code == 0x53:
+                    i += 2
+                elif code == 0xA0 and i + 1 < stop:
+                    i += 2 + buf[i + 1]
+                elif not code and i + 4 <= stop and buf[i + 1] == 0x53 and buf[i + 3] == 0x45:
+                    i += 4  # a list without fields, as most outcomes are
+                else:
+                    i = check_value(buf, i, stop)
         if i != stop:
             raise SyntaxFailure("a list is not as long as its fields")
         return i

@@ -427,7 +427,12 @@ class Session:
         if not fields.has(_STATE):
             return 0
         state = self.connection.terminus
-        state.scan(fields.buf, fields.at[_STATE], len(fields.buf))
+        buf = fields.buf
+        at = fields.at[_STATE]
+        if buf[at + 1] == 0x53 and buf[at + 2] == ACCEPTED and buf[at + 3] == 0x45:
+            state.code = ACCEPTED
+            return ACCEPTED  # the usual one needs no look at its fields
+        state.scan(buf, at, len(buf))
         if state.code == TRANSACTIONAL_STATE:
             self._work = load(COORDINATION).work_in(self.connection, state)
             return self.outcome_at(state.buf, state.at[_TX_OUTCOME]) if state.has(1) else 0
