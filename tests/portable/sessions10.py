@@ -160,4 +160,63 @@ MANAGEMENT = LOGIN + [
     request(9, "PATCH", "/nothing"),
 ] + END  # fmt: skip
 
-ALL = (SENDER, BOTH, PLACES, LARGE, SOURCES, MANAGEMENT)
+WORK = b"\0\0\0\1"  # the first txn-id of a broker
+
+
+def coordinator(handle=9, channel=0):
+    """The attach of a transaction's controller."""
+    return frame(
+        AMQP, channel, described(
+            performative.ATTACH, "control", uint(handle), False, None, None,
+            described_value(performative.SOURCE), described_value(performative.COORDINATOR),
+            None, None, uint(0),
+        ),
+    )  # fmt: skip
+
+
+def order(code, *fields):
+    """The octets of a message to it."""
+    return write_value(Described(Typed(0x53, 0x77), described_value(code, *fields)))
+
+
+def state(work, outcome=None):
+    return described_value(
+        performative.TRANSACTIONAL_STATE, work, outcome and described_value(outcome)
+    )
+
+
+def acquire(work, handle, credit, count=0, channel=0):
+    """The flow of a receiver that takes *credit* in a transaction."""
+    return wire10.flow(
+        channel, uint(0), uint(1000), uint(0), uint(1000), uint(handle), uint(count),
+        uint(credit), None, None, None, {Symbol("txn-id"): work},
+    )  # fmt: skip
+
+
+def retire(work, first, outcome=performative.ACCEPTED, settled=True, channel=0):
+    return frame(
+        AMQP, channel, described(
+            performative.DISPOSITION, True, uint(first), None, settled, state(work, outcome)
+        ),
+    )  # fmt: skip
+
+
+TRANSACTIONS = LOGIN + [
+    coordinator(),
+    wire10.attach_sender("up", "/queue/q"),
+    wire10.attach_receiver("down", "/queue/q", 1),
+    transfer(order(performative.DECLARE), 0, 9),
+    transfer(message(b"1"), 1, state=state(WORK)),
+    transfer(message(b"2", durable=True), 2, state=state(WORK)),
+    transfer(message(b"3", durable=True), 3),
+    acquire(WORK, 1, 2),
+    retire(WORK, 0),
+    transfer(order(performative.DISCHARGE, WORK), 4, 9),
+    wire10.credit(1, 3, 1),
+    wire10.disposition(1, 2, performative.RELEASED),
+    transfer(order(performative.DECLARE), 5, 9),
+    transfer(order(performative.DISCHARGE, b"\0\0\0\2", True), 6, 9),
+    wire10.detach(9),
+] + END  # fmt: skip
+
+ALL = (SENDER, BOTH, PLACES, LARGE, SOURCES, MANAGEMENT, TRANSACTIONS)

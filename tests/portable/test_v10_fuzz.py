@@ -11,10 +11,12 @@ import random
 import sessions10
 import wire
 import wire10
+from amqp_lite.broker.transaction import Ledger
 from amqp_lite.compat import MICROPYTHON, ticks_add
 from amqp_lite.errors import SyntaxFailure
 from amqp_lite.v10 import performatives as performative
 from amqp_lite.v10.connection import Connection
+from amqp_lite.v10.coordinator import Coordinator
 from amqp_lite.v10.frames import AMQP, SASL
 from amqp_lite.v10.performatives import frame, uint
 from amqp_lite.v10.values import Described, Symbol, Typed, write_value
@@ -254,8 +256,22 @@ def live_request():
     return octets + octets_of(Described(Typed(0x53, 0x77), body))
 
 
+def some_work(engine):
+    """The txn-id of a transaction, perhaps a wrong one; None: none is meant."""
+    if not engine.works or random.randrange(3) == 0:
+        return None
+    return random.choice(sorted(engine.works) + [sessions10.WORK])
+
+
 def live_transfer(session, link):
-    if link.node is not None:
+    work = some_work(session.connection)
+    if isinstance(link, Coordinator):
+        if work is None:
+            octets = sessions10.order(performative.DECLARE)
+        else:
+            fail = random.choice((None, False, True))
+            octets = sessions10.order(performative.DISCHARGE, work, fail)
+    elif link.node is not None:
         octets = live_request()
     elif random.getrandbits(1):
         octets = b"".join([octets_of(some_section()) for _ in range(random.randrange(5))])
@@ -271,6 +287,7 @@ def live_transfer(session, link):
         octets, max(0, session.due_id) if first else None, link.handle, session.channel,
         random.choice((None, True, False)), random.choice((None, None, True)),
         b"t" if first else None, aborted=random.choice((None,) * 9 + (True,)),
+        state=work and sessions10.state(work),
     )  # fmt: skip
 
 
@@ -288,6 +305,9 @@ def live_disposition(session):
         random.choice((True, False)),
     ]
     state = some_list(random.choice((0x24, 0x25, 0x26, 0x27, 0x27, 0x23, 0x34)))
+    work = some_work(session.connection)
+    if work is not None:
+        state = sessions10.state(work, random.choice((None, 0x24, 0x24, 0x25, 0x26, 0x27)))
     body.append(random.choice((None, state)))
     return frame(AMQP, session.channel, octets_of(performative.described_value(0x15, *body)))
 
@@ -300,6 +320,8 @@ def live_frame(engine):
     session = engine.sessions[channel]
     handles = sorted(session.links)
     kind = random.randrange(16)
+    if kind == 15:
+        return sessions10.coordinator(9, channel)
     if kind < 3 or not handles:
         return live_attach(random.randrange(10), channel)
     if kind == 3:
@@ -311,6 +333,11 @@ def live_frame(engine):
         return live_transfer(session, link)
     if kind < 9:
         return live_disposition(session)
+    work = some_work(engine)
+    if work is not None and kind == 9:
+        return sessions10.acquire(
+            work, link.handle, random.choice((0, 1, 5)), link._count, channel
+        )
     return wire10.credit(
         link.handle, random.choice((0, 1, 2, 50, 2**32 - 1)), link._count, channel,
         random.choice((None, None, True)), random.choice((None, True)),
@@ -496,6 +523,13 @@ def play(world):
             if random.getrandbits(1):
                 properties = wire.properties(headers={"k": 1}, delivery_mode=random.choice((1, 2)))
                 other = wire.publish(2, "", "q", "x" * random.choice((0, 10, 1500)), properties)
+            if random.randrange(6) == 0:
+                # Others may have the object of the queue that was there.
+                broker = world.broker
+                broker.delete_queue(broker.queues[b"q"])
+                for name in (b"other", b"q")[: broker.queue_table.free]:
+                    if name not in broker.queues:
+                        broker.declare_queue(name, True, None, False, {})
             world.neighbour.send(wire.open_channel(2) + other + wire.close_channel(2))
             world.neighbour.take()
         if random.randrange(40) == 0:
@@ -519,6 +553,17 @@ def clear(world):
     world.run()  # the neighbour may have waited for memory
 
 
+def idle(broker):
+    """Whether no transaction holds anything, and no stored body is under way."""
+    chains = broker.store._chains
+    ledger = broker.transactions
+    if ledger is not None:
+        new = Ledger(broker)
+        if (ledger.alive, ledger.messages, ledger.blocks) != (new.alive, new.messages, new.blocks):
+            return False
+    return chains.free == chains.size
+
+
 def fuzz(**numbers):
     """Play rounds on one broker with these *numbers* of the profile."""
     given = getattr(os, "getenv", lambda name: None)
@@ -540,6 +585,7 @@ def fuzz(**numbers):
             clear(world)
             assert world.free() == before, (world.free(), before)
             assert world.broker.longest_waiting is None
+            assert idle(world.broker), "transactions or bodies are left"
             if k % NEIGHBOUR_EVERY == 0:
                 assert world.neighbour.works(), "the neighbour"
         except Exception:

@@ -169,7 +169,7 @@ def transfer(payload, number=0, handle=0, channel=0, settled=None, more=None, ta
     return frame(
         AMQP, channel, described(
             performative.TRANSFER, uint(handle), None if number is None else uint(number),
-            tag, uint(0), settled, more, None, None, None, given.get("aborted"),
+            tag, uint(0), settled, more, None, given.get("state"), None, given.get("aborted"),
         ) + payload,
     )  # fmt: skip
 

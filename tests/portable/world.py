@@ -147,8 +147,12 @@ class World:
     def stored(self):
         """Slots of the store's pending records, but for the clock's one."""
         store = self.broker.store
-        store.ring.mark()
-        return sum(store.ring.live) - (store._clock_order > 0)
+        ring = store.ring
+        ring.mark()
+        clock = 0
+        if store._clock_order and ring.locate(store._clock_order, store._clock_slot):
+            clock = ring.used  # more than one slot, when it was moved
+        return sum(ring.live) - clock
 
     def restart(self):
         """The same broker after a power cut: another world on the same flash. This one is over."""

@@ -162,6 +162,10 @@ class Work:
             link.work = None
             link.state = b""
 
+    def _leave_all(self):
+        for link in list(self._receivers):
+            self.leave(link)
+
     def has_room(self):
         return len(self._acquired) + self.transaction.operations() < self._most
 
@@ -173,6 +177,7 @@ class Work:
 
     def commit(self):
         """Do it all. The error for which that cannot be; None: it is done."""
+        self._leave_all()  # what goes out from now on is of no transaction
         if self._failed is None:
             try:
                 self.transaction.commit()
@@ -182,8 +187,7 @@ class Work:
 
     def end(self):
         """It was committed: what was acquired and not settled stays where it is."""
-        for link in list(self._receivers):
-            self.leave(link)
+        self._leave_all()
         del self.link.connection.works[self.txn_id]
 
     def rollback(self):
