@@ -69,10 +69,11 @@ def binary(octets):
 def described(code, *fields):
     """A described list of encoded *fields*."""
     octets = b"".join(fields)
-    size, form = len(octets) + 1, ">BBBBBB"
-    if size > 255:
-        size, form = size + 3, ">BBBBII"
-    return struct.pack(form, 0, 0x53, code, 0xC0 if size < 256 else 0xD0, size, len(fields)) + octets
+    if len(octets) < 255:
+        head = struct.pack(">BBB", 0xC0, len(octets) + 1, len(fields))
+    else:
+        head = struct.pack(">BII", 0xD0, len(octets) + 4, len(fields))
+    return bytes((0, 0x53, code)) + head + octets
 
 
 def frame(kind, channel, body):
@@ -298,7 +299,8 @@ class Publisher(load.Publisher):
         if conn.echo:
             conn.echo = False
             conn.flow(0, sent)
-        return min(conn.credit_to - sent, conn.sent_to - sent, self.in_batch - sent % self.in_batch)
+        batch_to = sent + self.in_batch - sent % self.in_batch
+        return min(conn.credit_to, conn.sent_to, batch_to) - sent
 
     def octets(self, sent, n):
         octets = len(self.batch) // self.in_batch

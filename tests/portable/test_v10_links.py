@@ -240,6 +240,41 @@ def test_a_receiver_that_leaves_the_settling_to_us():
     assert ask(peer, wire10.disposition(5, 0x3000000, ACCEPTED)) == []
 
 
+def _settle(peer, ids, k, last=None, state=ACCEPTED):
+    """A disposition of ids[k], or up to ids[last]: which of *ids* are not settled then."""
+    ask(peer, wire10.disposition(ids[k], None if last is None else ids[last], state))
+    entry = peer.engine.sessions[0].unsettled.head
+    found = []
+    while entry is not None:
+        found.append(entry.tag - ids[0] & 0x3FFFFFFF)
+        entry = entry.next
+    return found
+
+
+def test_a_receiver_settles_in_an_order_of_its_own():
+    """One from the middle, then ranges around it and past all there are; also where ids wrap."""
+    for first in (0, 0x3FFFFFFE):  # what wraps are the lower 30 bits
+        world = World()
+        world.client().queue("q")
+        peer = session(world)
+        peer.engine.sessions[0].next_id = first
+        sender(peer, "q")
+        for number in range(8):
+            ask(peer, transfer(message(b"%d" % number), number))
+        ids = [row[0] for row in receiver(peer, "q", 8)]
+        assert len(ids) == 8
+
+        assert _settle(peer, ids, 4) == [0, 1, 2, 3, 5, 6, 7]
+        assert _settle(peer, ids, 4) == [0, 1, 2, 3, 5, 6, 7]
+        assert _settle(peer, ids, 3, 5) == [0, 1, 2, 6, 7]
+        assert _settle(peer, ids, 7) == [0, 1, 2, 6]
+        assert _settle(peer, ids, 0) == [1, 2, 6]
+        assert _settle(peer, ids, 0, 7, RELEASED) == []
+        ask(peer, wire10.detach(1))
+        again = receiver(peer, "q", 8)
+        assert [row[2] for row in again] == [message(b"1"), message(b"2"), message(b"6")]
+
+
 def test_settled_deliveries():
     world = World()
     world.client().queue("q")
