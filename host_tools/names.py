@@ -36,7 +36,8 @@ def _reuse_names(sources):
     """Functions, classes and constants get names of attributes of others."""
     trees = {module: ast.parse(text) for module, text in sources.items()}
     own = set()
-    others = set(dir(builtins))
+    others = {part for module in sources for part in module.split(".")}
+    others.update(dir(builtins))
     spare = set()
     for module, tree in trees.items():
         is_open = _OPEN.fullmatch(module)
