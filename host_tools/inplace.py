@@ -1,6 +1,7 @@
 """The file of byte code and texts that a Pico W uses in flash: see board/pico_w/inplace.py."""
 
 import ast
+import functools
 import os
 import struct
 
@@ -132,7 +133,7 @@ def order(sources, names):
 
 def _imports(name, sources):
     package = name if any(other.startswith(name + ".") for other in sources) else _parent(name)
-    for node in ast.parse(sources[name]).body:
+    for node in _body(sources[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -142,6 +143,11 @@ def _imports(name, sources):
             base = ".".join(part for part in (base, node.module) if part)
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@functools.lru_cache(maxsize=None)
+def _body(source):
+    return ast.parse(source).body
 
 
 def _parent(name):

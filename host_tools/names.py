@@ -3,9 +3,9 @@
 A name with one underscore in front is nobody's business outside of the package, so it may have any
 other name there. So may an argument that nobody gives by name, and a constant in capitals. Names
 that are never used in the same place become one. That spares a Pico W some 600 names, and with
-them a doubling of MicroPython's table of names, which is 9 KB. What is no
-attribute in modules that are loaded late, if ever, gets names that the board has already, which
-spares the next doubling. Tracebacks of the board show the new names.
+them a doubling of MicroPython's table of names, which is 9 KB. Functions, classes
+and constants that nobody has as attributes get names that the board has already, which spares it
+the next doubling. Tracebacks of the board show the new names.
 """
 
 import ast
@@ -18,8 +18,11 @@ import tokenize
 
 # Modules for the code on a board, which may give each argument by its name.
 _FACES = re.compile(r"amqp_lite\.(node|local)|board\.(sensors|sht3x|\w+\.board)")
-# What is loaded late, and where names may come from: what is always loaded, and no face.
-_LATE = re.compile(r"amqp_lite\.(convert|v10\.\w+)")
+# Modules of which a program on the board may import anything.
+_OPEN = re.compile(
+    r"(?!amqp_lite\.).*|amqp_lite\.(node|local|log|errors|compat\w*|config|limits|checks|status)"
+)
+# Where names come from: what is always loaded.
 _ALWAYS = re.compile(r"amqp_lite\.(broker\.(broker|message|queue)|engine|net\.reactor|v091\.\w+)")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -30,14 +33,15 @@ def shorten(sources):
 
 
 def _reuse_names(sources):
-    """Functions, classes and constants of late modules get names of attributes of others."""
+    """Functions, classes and constants get names of attributes of others."""
     trees = {module: ast.parse(text) for module, text in sources.items()}
-    own = set()  # names of late modules
-    others = set(dir(builtins))
+    own = set()
+    others = {part for module in sources for part in module.split(".")}
+    others.update(dir(builtins))
     spare = set()
     for module, tree in trees.items():
-        is_late = _LATE.fullmatch(module)
-        if is_late:
+        is_open = _OPEN.fullmatch(module)
+        if not is_open:
             own.update(_constants(tree))
             own.update(
                 node.name for node in tree.body
@@ -52,9 +56,11 @@ def _reuse_names(sources):
                 others.add(node.arg)
             elif isinstance(node, ast.Constant):
                 others.add(node.value)
-            elif not is_late and isinstance(node, (ast.Name, ast.alias)):
+            elif is_open and isinstance(node, (ast.Name, ast.alias)):
                 others.add(node.id if isinstance(node, ast.Name) else node.name)
-    tokens = {module: _names(text) for module, text in sources.items() if _LATE.fullmatch(module)}
+    tokens = {
+        module: _names(text) for module, text in sources.items() if not _OPEN.fullmatch(module)
+    }
     used = {module: {token.string for token in tokens[module]} for module in tokens}
     new = {}
     for name in sorted(own - others):

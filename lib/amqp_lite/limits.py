@@ -48,13 +48,17 @@ _KEYS = const(512)  # octets: exchange name and routing key with their length oc
 _DELIVERY_HEAD = const(840)
 
 # Octets of heap that the modules keep, loaded from .mpy files, as measured on a Pico W.
-CODE = 134900
-BYTE_CODE = 50000  # of them
+CODE = 133000
+BYTE_CODE = 61900  # of them, with texts: what code_in_flash spares
+# The same for AMQP 1.0, from its first client on, and for the messages of other protocols.
+V10_CODE = 60700
+V10_BYTE_CODE = 34300
+_V10_CLIENT = const(2200)  # octets of the engine of one, and of a session with two links
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
 _AHEAD = const(256)  # records ahead of a backlog, see durable.py; eight octets each
-_SINGLE = const(896)  # words of what there is one of: broker, reactor, metrics, users
+_SINGLE = const(904)  # words of what there is one of: broker, reactor, metrics, users
 # Octets, with their length, of what is made later; few are longer.
 _NAME = const(24)
 _LOG_LINE = const(96)
@@ -109,10 +113,13 @@ def check_heap(profile, more):
     if heap and needed > heap:
         rows.sort(key=lambda row: (-row[3], row[0]))
         most = ", ".join(["%s (%d)" % (what, octets) for what, _, _, octets in rows[:4]])
+        spared = total([row for row in rows if row[0].startswith("AMQP 1.0")])
         raise ConfigError(
-            "profile.heap: %d octets, but %d are needed, most of them for %s"
-            % (heap, needed, most)
-        )
+            "profile.heap: %d octets, but %d are needed, most of them for %s%s" % (
+                heap, needed, most,
+                "; with limits.amqp10 0 it fits" if 0 < needed - heap <= spared else "",
+            )
+        )  # fmt: skip
 
 
 def bill(profile, word=4):
@@ -139,12 +146,15 @@ def bill(profile, word=4):
 
     entry_list = item(3)
     # Connection, its output, properties and channels; Peer, Account, Greeting and its header.
-    connection = item(39) + item(19) + 2 * items(0) + item(4) + 2 * block
-    connection += item(9) + item(5) + item(8) + item(4) + block + octets(8)
+    connection = item(42) + item(22) + 2 * items(0) + item(4) + 2 * block
+    connection += item(13) + item(5) + item(9) + item(4) + block + octets(8)
     connections = profile["connections"]
+    v10 = profile["amqp10"]
     named = profile["exchanges"] + profile["queues"] + profile["bindings"]
     rows = (
         ("code", 1, CODE - profile["code_in_flash"] * BYTE_CODE),
+        ("AMQP 1.0", v10, V10_CODE - profile["code_in_flash"] * V10_BYTE_CODE),
+        ("AMQP 1.0 clients", v10 * connections, _V10_CLIENT * word // 4),
         ("one of each", 1, _SINGLE * word),
         ("store", 1, _STORE + 8 * min(profile["deliveries"], _AHEAD)),
         ("blocks", profile["blocks"], profile["block_size"] + 2),
@@ -157,7 +167,7 @@ def bill(profile, word=4):
         ("exchanges", profile["exchanges"], item(12) + items(0) + block + word),
         ("queues", profile["queues"], item(29) + entry_list + items(0) + block),
         ("bindings", profile["bindings"], item(8)),
-        ("consumers", profile["consumers"], item(11)),
+        ("consumers", profile["consumers"], item(12)),
         ("names", named + 2 * profile["consumers"], octets(_NAME)),
         ("routes", profile["routes"], item(8) + octets(profile["route_key"]) + items(4) + word),
         ("log lines", profile["log_lines"], octets(_LOG_LINE)),

@@ -22,7 +22,8 @@ from host_tools.micropython import find_micropython
 PACKAGE = ROOT / "firmware" / "package.json"
 # Of CPython, and of gateways.
 ELSEWHERE = {
-    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py", "servicebus.py",
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "cbs.py", "entity.py",
+    "selector.py", "servicebus.py",
 }  # fmt: skip
 
 

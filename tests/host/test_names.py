@@ -100,6 +100,20 @@ def test_constants_that_others_have_as_well():
     }
 
 
+def test_what_is_no_attribute_has_the_name_of_one():
+    broker = "class Broker:\n    def route(self):\n        return self.taken, self.count\n"
+    values = "def octets_at(i):\n    count = i\n    return count\nSIZE = 3\ndef last():\n    pass\n"
+    link = "from .values import SIZE, octets_at\nprint(octets_at(SIZE), Link().last)\n"
+    names = ("amqp_lite.broker.broker", "amqp_lite.v10.values", "amqp_lite.v10.link")
+    short = shorten(dict(zip(names, (broker, values, link))))
+    assert short[names[0]] == broker
+    # octets_at() has a local name `count`, last() may be Link's.
+    assert short[names[1]] == values.replace("SIZE", "taken").replace("(i)", "(_a)").replace(
+        "= i", "= _a"
+    )
+    assert short[names[2]] == link.replace("SIZE", "taken")
+
+
 def test_a_name_in_two_modules_stays_one():
     short = shorten({"a": "_one = 1\n_both = 2\n", "b": "from .a import _both\n_other = _both\n"})
     assert short == {"a": "_b = 1\n_a = 2\n", "b": "from .a import _a\n_b = _a\n"}

@@ -79,6 +79,18 @@ def test_every_other_header_is_answered_with_ours():
     assert visit.broker.metrics.connections_refused == 2 * len(OTHERS)
 
 
+def test_a_broker_without_amqp_1_0():
+    visit = Visit()
+    visit.greeting = Greeting(visit.broker, False)
+    for octets in _V10 + (V10_HEADER,):
+        visit.come()
+        assert visit.say(octets) == V091_HEADER
+        assert log.recent()[-1] == "10.0.0.7 speaks AMQP 1.0, limits.amqp10 is 0"
+    visit.come()
+    visit.say(V091_HEADER)
+    assert visit.greeting.agreed is V091_HEADER
+
+
 def test_the_log_names_the_protocol():
     visit = Visit()
     for octets, name in OTHERS:

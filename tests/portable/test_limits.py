@@ -4,14 +4,23 @@ import gc
 import sys
 
 from amqp_lite.errors import ConfigError
-from amqp_lite.limits import CODE, FIELDS, bill, check, complete, total
+from amqp_lite.limits import (
+    CODE,
+    FIELDS,
+    V10_BYTE_CODE,
+    V10_CODE,
+    bill,
+    check,
+    complete,
+    total,
+)
 from amqp_lite.node import Node
 
 MICROPYTHON = sys.implementation.name == "micropython"
 WORD = 8 if sys.maxsize > 0x7FFFFFFF else 4
 
 SMALL = {
-    "connections": 2, "unauthenticated": 1, "channels": 4, "receive_buffer": 1024,
+    "amqp10": 0, "connections": 2, "unauthenticated": 1, "channels": 4, "receive_buffer": 1024,
     "send_buffer": 2048, "exchanges": 8, "queues": 4, "bindings": 4, "consumers": 4, "messages": 8,
     "deliveries": 8, "block_size": 128, "blocks": 32, "message_max": 1024, "routes": 4,
     "route_key": 32, "log_lines": 0,
@@ -76,6 +85,20 @@ def test_a_profile_that_does_not_fit_its_heap():
     )
 
 
+def test_what_amqp_1_0_takes():
+    few = complete(SMALL)
+    both = complete(SMALL, {"amqp10": 1})
+    rows = {row[0]: row[3] for row in bill(both)}
+    client = rows["AMQP 1.0 clients"] // 2
+    assert rows["AMQP 1.0"] == V10_CODE and client > 1000
+    assert total(bill(both)) - total(bill(few)) == V10_CODE + 2 * client
+    rows = bill(complete(SMALL, {"amqp10": 1, "code_in_flash": 1}))
+    assert ("AMQP 1.0", 1, V10_CODE - V10_BYTE_CODE, V10_CODE - V10_BYTE_CODE) in rows
+    heap = total(bill(few))
+    assert refusal(amqp10=1, heap=heap).endswith("; with limits.amqp10 0 it fits")
+    assert not refusal(amqp10=1, heap=heap - 1).endswith("it fits")
+
+
 def test_a_bill_adds_up():
     rows = bill(complete(SMALL))
     for what, many, each, together in rows:
@@ -98,7 +121,7 @@ def cost(**more):
     node.close()
     # What peers and the log bring later is not there yet, the code was there before, and this one
     # has no store.
-    later = ("code", "names", "log lines", "store")
+    later = ("code", "names", "log lines", "store", "AMQP 1.0", "AMQP 1.0 clients")
     return measured, sum([row[3] for row in bill(profile, WORD) if row[0] not in later])
 
 

@@ -16,11 +16,11 @@ from .template import Template
 
 _COUNT = const(0x40000000)  # what a small int of a board holds is below
 # Octets of heap that the modules of a bridge keep, loaded from .mpy files, and those of TLS.
-BRIDGE_CODE = 42000
-TLS_CODE = 10900
-# Of them the byte code, as in limits.py.
-BRIDGE_BYTE_CODE = 16400
-TLS_BYTE_CODE = 3600
+BRIDGE_CODE = 37500
+TLS_CODE = 9100
+# Of them byte code and texts, as in limits.py.
+BRIDGE_BYTE_CODE = 19000
+TLS_BYTE_CODE = 5400
 # Octets of a bridge, of each link, and of a TLS connection with its context, on a Pico W.
 _BRIDGE_OCTETS = const(2200)
 _UPLINK_OCTETS = const(1500)

@@ -14,7 +14,7 @@ A sink (an AMQP channel, a 1.0 link, a callback on the board) has three methods:
 class Consumer:
     __slots__ = (
         "next", "sink", "tag", "queue", "no_ack", "exclusive", "prefetch", "unacked", "prefix",
-        "live", "ahead",
+        "live", "ahead", "chooses",
     )  # fmt: skip
 
     def __init__(self):
@@ -28,4 +28,5 @@ class Consumer:
         self.unacked = 0  # of these
         self.live = 0  # messages it may hold that came ahead of what waits; see Queue
         self.ahead = 0  # of these
+        self.chooses = False  # its sink takes some messages and leaves others to others
         self.prefix = None  # the sink's own: what it writes before each delivery

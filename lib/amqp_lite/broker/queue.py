@@ -124,7 +124,6 @@ class Queue:
         self.order = 1  # and the place from which on to look for them
         self.slot = 0
         self.serial = 0  # tells it from others of this session
-        self.selective = 0  # consumers that choose what they take
         self.unacked = 0  # entries that consumers hold
         self.octets = 0  # bodies of all that wait
         self.visited = 0  # by the route being resolved, see broker.py
@@ -436,8 +435,10 @@ class Queue:
                 continue
             consumer = self._next_consumer(entry.message)
             if consumer is None:
-                if self.selective:
-                    self._dispatch_behind(entry.next)
+                for consumer in self.consumers:
+                    if consumer.chooses:
+                        self._dispatch_behind(entry.next)
+                        break
                 return
             self.take(entry, consumer)
             consumer.sink.deliver(consumer, entry)
@@ -583,6 +584,7 @@ class Queue:
         consumer.exclusive = exclusive
         consumer.prefetch = prefetch
         consumer.unacked = consumer.ahead = consumer.live = 0
+        consumer.chooses = False
         self.consumers.append(consumer)
         return consumer
 

@@ -73,7 +73,7 @@ class Greeting:
 
     def __init__(self, broker, has_v10=True):
         self._broker = broker
-        self._ours = (V091_HEADER, V10_HEADER) if has_v10 else (V091_HEADER,)
+        self._has_v10 = has_v10
         self.output = _Header()
         self.name = ""
         self.agreed = None
@@ -100,14 +100,16 @@ class Greeting:
             self._got[self._n] = buf[k]
             self._n += 1
         n = self._n
-        for ours in self._ours:
+        for ours in (V091_HEADER, V10_HEADER):
+            if ours is V10_HEADER and not self._has_v10:
+                break
             if self._got[:n] == ours[:n]:
                 if n == 8:
                     self.agreed = ours
                 return
         got = self._got[:n]
         is_v10 = got.startswith(V10_HEADER[:5]) or got.startswith(b"AMQP\0\1")
-        if is_v10 and V10_HEADER not in self._ours:
+        if is_v10 and not self._has_v10:
             log.warning("%s speaks AMQP 1.0, limits.amqp10 is 0", self.name)
             is_v10 = False
         else:

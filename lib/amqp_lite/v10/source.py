@@ -183,8 +183,7 @@ class Receiver(Outgoing):
 
     def _begin_on(self, fields, queue):
         self.begin(fields, queue)
-        if self._filters.selector is not None:
-            queue.selective += 1
+        self.consumer.chooses = self._filters.selector is not None
 
     def _source(self, fields, filters):
         """The answer's source: all but what we do not have; with these *filters*."""
@@ -325,11 +324,6 @@ class Receiver(Outgoing):
         return int(self._held_up)
 
     # --- the end ---
-
-    def release(self):
-        if self.consumer is not None and self._filters.selector is not None:
-            self.consumer.queue.selective -= 1
-        Outgoing.release(self)
 
     def undo(self):
         """The attach fails: nothing is left of it."""
