@@ -10,6 +10,7 @@ import random
 
 import sessions10
 import wire10
+from amqp_lite.broker.transaction import ledger_of
 from amqp_lite.compat import MICROPYTHON
 from amqp_lite.store.device import RamFlash
 from amqp_lite.v10 import performatives as performative
@@ -198,15 +199,19 @@ class Model:
             if outcome.value[1].descriptor == ACCEPTED:
                 work.posted.append((name, body))
             else:
-                self._failed(work)
+                self._failed(member, work)
         elif outcome.descriptor != ACCEPTED:
             self.waits[name].remove(body)
 
-    def _failed(self, work):
-        self._undone(work)
+    def _failed(self, member, work):
         work.posted = []
-        work.retired = []
         work.failed = True
+        while work.retired:
+            queue, body, _, handle, tag, back, acquired = work.retired.pop()
+            if back or handle is None:
+                self.waits[queue].append(body)
+            else:
+                member.held[tag] = [queue, body, handle, acquired]
 
     def _outcome(self, found, number):
         rows = [
@@ -235,11 +240,10 @@ class Model:
             return
         back = settled or acquired == work.txn_id  # to the queue, after a rollback
         row = [queue, body, outcome, handle, tag, back, acquired]
-        if work.failed or len(work.retired) + len(work.posted) >= 24:
-            self.waits[queue].append(body)
-            self._failed(work)
-        else:
-            work.retired.append(row)
+        most = ledger_of(self.world.broker).operations
+        work.retired.append(row)
+        if work.failed or len(work.retired) + len(work.posted) > most:
+            self._failed(member, work)
         member.ask(retire(work.txn_id, tag, outcome, settled))
 
     def declare(self, member):
@@ -276,16 +280,12 @@ class Model:
             for tag in acquired:
                 queue, body, _, _ = member.held.pop(tag)
                 self.waits[queue].append(body)
-            for queue, body, _, handle, tag, back, acquired in work.retired:
-                if not back and handle is not None:
-                    member.held[tag] = [queue, body, handle, acquired]
-                else:
-                    self.waits[queue].append(body)
+            self._failed(member, work)
         found = member.ask(
             transfer(order(performative.DISCHARGE, work.txn_id, fail), number, CONTROL)
         )
         outcome = self._outcome(found, number)
-        assert (outcome.descriptor == ACCEPTED) == (done or fail is True), (found, work.failed)
+        assert (outcome.descriptor == ACCEPTED) == (done or fail is True), found
 
     def step(self):
         if not self.members or random.randrange(12) == 0:

@@ -2,14 +2,15 @@
 
 import wire
 import wire10
+from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.performatives import uint
 from amqp_lite.v10.values import Symbol, Typed
-from clients10 import ask, deliveries, names, outcomes, receiver, sender, session, take
+from clients10 import Client, ask, deliveries, names, outcomes, receiver, sender, session, take
 from test_v10_management import Manager
 from test_v10_sources import KEY, bodies, filters
 from test_v10_transactions import declare, start
-from wire10 import message, transfer
-from world import World
+from wire10 import HEADER, message, transfer
+from world import Peer, World
 
 
 def test_a_dynamic_node_that_is_gone_takes_no_other_queue_with_it():
@@ -155,6 +156,31 @@ def test_a_filter_that_a_queue_cannot_have_is_left_out():
     assert ask(peer, octets)[0][2][5].value[7] == {}
 
 
+def test_a_connection_has_as_many_links_as_there_is_memory_for():
+    world = World()
+    free = world.free()
+    peer = session(world)
+    ask(peer, b"".join([wire10.begin(k) for k in range(1, 8)]))
+    taken = 0
+    for k in range(128):
+        found = ask(peer, wire10.attach_sender("s%d" % k, None, k & 15, k >> 4))
+        if names(found) == ["attach", "flow"]:
+            taken += 1
+        else:
+            assert names(found) == ["attach", "detach"]
+            assert wire10.error_of(found[1]) == "amqp:resource-limit-exceeded"
+            assert names(ask(peer, transfer(message(b"1"), 0, k & 15, k >> 4))) == []
+    assert taken == 2 * world.profile["consumers"]
+    # Those that were refused are there until they are detached.
+    assert ask(peer, wire10.detach(15, 7)) == []
+    assert names(ask(peer, wire10.detach(0) + wire10.attach_sender("n", None, 0))) == [
+        "detach", "attach", "detach",
+    ]  # fmt: skip
+    ask(peer, wire10.end(7))
+    peer.vanish()
+    assert world.free() == free
+
+
 def test_browsing_does_not_show_what_has_expired():
     world = World()
     other = world.client()
@@ -164,3 +190,17 @@ def test_browsing_does_not_show_what_has_expired():
     world.wait(3000)
     peer = session(world)
     assert bodies(receiver(peer, "/queues/q", 10, mode="copy")) == [b"1"]
+
+
+def test_the_channel_max_of_one_peer_is_not_that_of_the_next():
+    world = World()
+    engine = Connection(world.broker, world.access, world.profile, "edge-1", (b"/",))
+    for most in (0, None):
+        peer = Client(world, engine)
+        world.peers.append(peer)
+        engine.open("127.0.0.1", world.broker.now + 9000)
+        login = wire10.init() + HEADER + wire10.open_connection(channel_max=most)
+        found = ask(peer, login)[-1]
+        assert found[0] == "open" and found[2][3] == (7 if most is None else 0), found
+        Peer.vanish(peer)
+        world.engines.remove(engine)

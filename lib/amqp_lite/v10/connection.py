@@ -103,9 +103,10 @@ class Connection(FrameReader):
         self._offer_frame = profile["frame_max"]
         self._offer_idle_ms = profile["heartbeat"] * 1000
         self._patience = max(2 * self._offer_idle_ms, 60000)  # ms
-        self._channel_max = min(profile["channels"], 65536) - 1
+        self._most_channels = min(profile["channels"], 65536)
         # Links of a session: some clients have all of theirs on one.
         self.handle_max = max(16, min(256, profile["consumers"])) - 1
+        self.links_most = max(16, 2 * profile["consumers"])  # of all its sessions
         self.private_queues = max(1, min(16, profile["queues"] // 4))  # that it may have
         self._login_octets = profile["login_bytes"]
         self._reset()
@@ -119,6 +120,7 @@ class Connection(FrameReader):
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
         self.tokens = None  # of one that came without a user, where they are known: see cbs.py
+        self._channel_max = 0  # the lower one of ours and the peer's
         self._resumed = 0  # ticks
         self._short_since = -1  # ticks since when a transfer waits for memory; -1: none does
 
@@ -297,7 +299,7 @@ class Connection(FrameReader):
         self.state = _RUNNING
         self._timed = self.user is None  # until it has put a token
         self._beat_ms = idle
-        self._channel_max = min(self._channel_max, fields.uint(_CHANNEL_MAX, 65535))
+        self._channel_max = min(self._most_channels - 1, fields.uint(_CHANNEL_MAX, 65535))
         self.output.frame_max = frame_max
         self.frame_max = self._offer_frame
         self.name = "%s (%s)" % (self.address, printable(container.encode()[:60]))
@@ -380,6 +382,10 @@ class Connection(FrameReader):
             session.closing = True
             session.end(error)
         return True
+
+    def links(self):
+        """How many links it has."""
+        return sum([len(self.sessions[channel].links) for channel in self.sessions])
 
     def steal(self, name, to_peer):
         """A link of this *name* was attached: another one of it has to go."""

@@ -226,6 +226,9 @@ class Link:
     def closed(self):
         """The peer's detach closes what the link was attached to."""
 
+    def release(self):
+        """It has ended."""
+
     def settle_mode(self, fields):
         """The snd-settle-mode of the answer."""
         return min(fields.uint(_SND_SETTLE, _MIXED), _MIXED)

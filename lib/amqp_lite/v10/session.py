@@ -6,7 +6,7 @@ from ..broker.queue import EntryList
 from ..compat import const, load
 from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
 from .conditions import STOLEN, ConditionError, FramingError, InvalidField, NotAllowedNow
-from .link import COORDINATION, Incoming, Outgoing
+from .link import COORDINATION, Incoming, Link, Outgoing
 from .performatives import (
     ACCEPTED,
     BEGIN,
@@ -152,7 +152,13 @@ class Session:
             raise ConditionError("amqp:session:handle-in-use", "handle %d is attached" % handle)
         name = fields.text(_NAME)
         to_peer = fields.boolean(_TO_PEER)
-        self.connection.steal(name, to_peer)
+        connection = self.connection
+        connection.steal(name, to_peer)
+        if connection.links() >= connection.links_most:
+            link = self.links[handle] = Link(self, handle, name, to_peer)  # small
+            most = "more than %d links of one connection" % connection.links_most
+            link.refuse(fields, ResourceLimitExceeded(most))
+            return
         link = (Outgoing if to_peer else Incoming)(self, handle, name)
         self.links[handle] = link
         try:
