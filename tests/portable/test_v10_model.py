@@ -189,7 +189,11 @@ class Model:
         work = random.choice(member.works) if member.works and random.getrandbits(1) else None
         number = member.number
         member.number += 1
-        # Its receivers may have it before the answer.
+        # Its receivers may have it before the answer; or, when the transaction fails by this, what
+        # that gives back.
+        backs = [row for row in work.retired if row[5] or row[3] is None] if work else []
+        for row in backs:
+            self.waits[row[0]].append(row[1])
         if work is None:
             self.waits[name].append(body)
         found = member.ask(transfer(payload, number, 14, state=work and state(work.txn_id)))
@@ -198,7 +202,10 @@ class Model:
             assert outcome.descriptor == performative.TRANSACTIONAL_STATE, found
             if outcome.value[1].descriptor == ACCEPTED:
                 work.posted.append((name, body))
+                for row in backs:
+                    self.waits[row[0]].remove(row[1])
             else:
+                work.retired = [row for row in work.retired if row not in backs]
                 self._failed(member, work)
         elif outcome.descriptor != ACCEPTED:
             self.waits[name].remove(body)
