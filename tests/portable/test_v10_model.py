@@ -72,6 +72,9 @@ class Member:
             body = link.octets[link.octets.rindex(b"<") :]
             assert body in self.model.waits[link.queue], (body, "twice")
             self.model.waits[link.queue].remove(body)
+            if link.settled and link.work is not None:
+                (work,) = [work for work in self.works if work.txn_id == link.work]
+                work.retired.append([link.queue, body, ACCEPTED, None, link.id, True, None])
             if not link.settled:
                 self.held[link.id] = [link.queue, body, fields[0], link.work]
 
@@ -161,7 +164,7 @@ class Model:
         link = member.links[handle]
         n = random.choice((0, 1, 1, 2, 5))
         work = random.choice(member.works) if member.works and random.getrandbits(1) else None
-        if work is None or link.settled:
+        if work is None:
             link.work = None
             drain = random.choice((None, True))
             octets = wire10.credit(handle, n, link.got, drain=drain)

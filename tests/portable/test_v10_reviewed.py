@@ -2,13 +2,16 @@
 
 import wire
 import wire10
+from amqp_lite.broker.transaction import ledger_of
 from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.performatives import uint
 from amqp_lite.v10.values import Symbol, Typed
 from clients10 import Client, ask, deliveries, names, outcomes, receiver, sender, session, take
+from sessions10 import acquire
+from stored import drain, look
 from test_v10_management import Manager
 from test_v10_sources import KEY, bodies, filters
-from test_v10_transactions import declare, start
+from test_v10_transactions import declare, discharge, result, start
 from wire10 import HEADER, message, transfer
 from world import Peer, World
 
@@ -179,6 +182,41 @@ def test_a_connection_has_as_many_links_as_there_is_memory_for():
     ask(peer, wire10.end(7))
     peer.vanish()
     assert world.free() == free
+
+
+def test_settled_deliveries_are_acquired_like_others():
+    for fail in (None, True):
+        world, peer, other = start("q")
+        free = world.free()
+        for k in range(3):
+            other.send(wire.publish(1, "", "q", b"%d" % k, wire.properties(delivery_mode=2)))
+        ask(peer, wire10.attach_receiver("down", "/queues/q", 1, settle=1))
+        work = declare(peer, 0)
+        found = deliveries(ask(peer, acquire(work, 1, 2)))
+        assert [row[1] for row in found] == [True, True] and bodies(found) == [b"0", b"1"]
+        assert result(ask(peer, discharge(work, 1, fail)), 1) is None
+        assert drain(look(world).client(), "q") == ([b"0", b"1", b"2"] if fail else [b"2"])
+        ask(peer, wire10.detach(1))
+        assert drain(other, "q") == ([b"0", b"1", b"2"] if fail else [b"2"])
+        assert world.free() == free
+
+
+def test_a_drain_ends_where_the_transaction_is_full():
+    world, peer, other = start("q")
+    for _ in range(40):
+        other.send(wire.publish(1, "", "q", b"m"))
+    ask(peer, wire10.attach_receiver("down", "/queues/q", 1))
+    work = declare(peer, 0)
+    octets = wire10.flow(
+        0, uint(0), uint(1000), uint(0), uint(1000), uint(1), uint(0), uint(40), None, True, None,
+        {Symbol("txn-id"): work},
+    )  # fmt: skip
+    found = ask(peer, octets)
+    most = ledger_of(world.broker).operations
+    assert most < 40 and names(found) == ["transfer"] * most + ["flow"], names(found)
+    assert found[-1][2][5:9] == [40, 0, 0, True]
+    assert result(ask(peer, discharge(work, 1)), 1) is None
+    assert len(deliveries(ask(peer, wire10.credit(1, 40, 40)))) == 40 - most
 
 
 def test_browsing_does_not_show_what_has_expired():

@@ -167,10 +167,19 @@ class Work:
             self.leave(link)
 
     def has_room(self):
-        return len(self._acquired) + self.transaction.operations() < self._most
+        """Whether one more may be acquired."""
+        many = len(self._acquired) + self.transaction.operations()
+        return self._failed is None and many < self._most
 
     def acquired(self, session, tag):
         self._acquired.append((session, tag))
+
+    def took(self, session, entry):
+        """*entry* was delivered in it, and settled: it is done with when this is committed."""
+        try:
+            self.transaction.settle(entry, DONE, session)
+        except ResourceLimitExceeded as error:
+            self._fail(error)
 
     def has(self, session, tag):
         return (session, tag) in self._acquired

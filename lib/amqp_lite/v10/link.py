@@ -709,7 +709,10 @@ class Outgoing(Link):
         session = self.session
         low = session.next_id
         self.send(entry.message, entry.tries, consumer.no_ack)
-        if consumer.no_ack:
+        if consumer.no_ack and self.work is not None:
+            entry.tag = low
+            self.work.took(session, entry)
+        elif consumer.no_ack:
             entry.queue.settle(entry)
         else:
             entry.tag = low
@@ -804,6 +807,8 @@ class Outgoing(Link):
 
     def _waiting(self):
         """Messages that wait for credit."""
+        if self.work is not None and not self.work.has_room():
+            return 0  # not for this transaction
         return self.consumer.queue.waiting() if self.consumer is not None else 0
 
     def _whole_count(self):

@@ -321,7 +321,7 @@ class Receiver(Outgoing):
             return Outgoing._waiting(self)
         self._held_up = False
         self.consumer.queue.dispatch()
-        return int(self._held_up)
+        return int(self._held_up and Outgoing._waiting(self) > 0)
 
     # --- the end ---
 
