@@ -6,7 +6,18 @@ from amqp_lite.broker.transaction import ledger_of
 from amqp_lite.v10.connection import Connection
 from amqp_lite.v10.performatives import uint
 from amqp_lite.v10.values import Symbol, Typed
-from clients10 import Client, ask, deliveries, names, outcomes, receiver, sender, session, take
+from clients10 import (
+    Client,
+    ask,
+    connect,
+    deliveries,
+    names,
+    outcomes,
+    receiver,
+    sender,
+    session,
+    take,
+)
 from sessions10 import acquire
 from stored import drain, look
 from test_v10_management import Manager
@@ -217,6 +228,40 @@ def test_a_drain_ends_where_the_transaction_is_full():
     assert found[-1][2][5:9] == [40, 0, 0, True]
     assert result(ask(peer, discharge(work, 1)), 1) is None
     assert len(deliveries(ask(peer, wire10.credit(1, 40, 40)))) == 40 - most
+
+
+def test_what_waits_for_a_commit_is_bounded():
+    world = World()
+    world.client().queue("q", durable=1)
+    peer = session(world)
+    credit = sender(peer, "/queues/q")
+    world.broker.store.gather_ms = 60000
+    inner = next(iter(peer.engine.sessions.values()))
+    for k in range(1000):
+        # Every other one settled, so that no two answers are one.
+        found = ask(peer, transfer(message(b"m", durable=k % 50 == 0), k, settled=k & 1 == 1))
+        assert "disposition" not in names(found)
+        credit += sum([row[2][6] - credit + 1 for row in found if row[0] == "flow"]) - 1
+        if k % 20 == 0:
+            world.broker.queue(b"q").purge()
+        if not credit:
+            break
+    assert k < 500 and len(inner._accepted) < 128
+    found = []
+    while inner._accepted:
+        world.wait(60000)
+        found += take(peer)
+    assert names(found).count("disposition") == k // 2 + 1 and names(found)[-1] == "flow"
+
+
+def test_a_source_that_may_not_be_read_makes_no_queue():
+    world = World()
+    peer = connect(world)
+    ask(peer, wire10.init(b"\0sensor\0secret") + HEADER + wire10.open_connection())
+    found = ask(peer, wire10.begin() + wire10.attach_receiver("r", "/queue/sensors.b"))
+    assert wire10.error_of(found[-1]) == "amqp:unauthorized-access", found
+    assert not world.broker.queues
+    assert names(ask(peer, wire10.attach_receiver("s", "/queue/sensors.a", 1))) == ["attach"]
 
 
 def test_browsing_does_not_show_what_has_expired():

@@ -163,6 +163,7 @@ class Link:
             if queue is None and where.kind == PLAIN and exchange is None:
                 made = connection.declares and user.may(CONFIGURE, name)
             if queue is None and made:
+                user.demand(kind, name, "queue")
                 user.demand(CONFIGURE, name, "queue")
                 queue = broker.declare_queue(name, True, None, False, {})
         if queue is not None:
@@ -345,6 +346,8 @@ class Incoming(Link):
 
     def _room(self):
         broker = self.connection.broker
+        if self.session.is_behind():
+            return 0
         return self.connection.credit if broker.is_roomy() else 1 if broker.has_room() else 0
 
     def pump(self):

@@ -157,7 +157,8 @@ class Requests(Incoming):
         self._grant()
 
     def _room(self):
-        return self.connection.credit  # its messages take nothing of the pool
+        # Its messages take nothing of the pool.
+        return 0 if self.session.is_behind() else self.connection.credit
 
     # --- a request as it comes, a bytearray in `message` ---
 

@@ -57,6 +57,8 @@ _FAILED = const(0)
 _UNDELIVERABLE = const(1)
 _TX_OUTCOME = const(1)
 
+_ROWS = const(64)  # of `_accepted`, that more credit is given with
+
 _ACCEPTED = b"\x00\x53\x24\x45"
 
 
@@ -346,6 +348,10 @@ class Session:
         row[0] = row[2] = low
         row[1] = row[3] = top
         self._accepted.append(row)
+
+    def is_behind(self):
+        """Whether so much waits for a commit that senders shall wait, too."""
+        return len(self._accepted) >= _ROWS
 
     def _tell_accepted(self):
         broker = self.connection.broker
