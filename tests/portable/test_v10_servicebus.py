@@ -838,6 +838,9 @@ def test_deferred_messages():
     body = dict(tokens(other), **{"disposition-status": "suspended"})
     assert manage(peer, "update-disposition", body) == (200, {})
     assert depth(made, b"q/$DeadLetterQueue") == 1
+    # Twice in one request is once too often, and takes nothing.
+    found = receive_deferred(peer, numbers[2], numbers[2], mode=0)
+    assert found == "com.microsoft:message-not-found"
     ((_, sections),) = receive_deferred(peer, numbers[2], mode=0)
     assert sections[0x75] == b"3"
     assert peeked(peer, 0, 10) == []

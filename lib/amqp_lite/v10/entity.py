@@ -209,7 +209,7 @@ class Entity:
         for number in numbers:
             for row in _deferred:
                 entry = row[0]
-                if entry.queue is self._queue and number_of(entry) == number:
+                if entry.queue is self._queue and number_of(entry) == number and row not in found:
                     if row[1] is None or ticks_diff(broker.now, row[2]) >= 0:
                         found.append(row)
         if not found or len(found) < len(numbers):
