@@ -81,7 +81,7 @@ def do_new(args):
     store = {"kind": "file", "path": "edge.ring", "size": 64 << 20}
     board = {}
     if args.profile != "linux":
-        store = {"kind": "board", "size": 256 << 10}
+        store = {"kind": "board", "size": 160 << 10}
         board = {"clock": {"server": "pool.ntp.org"}, "watchdog": 30}
     settings = {
         "device": "edge-1",

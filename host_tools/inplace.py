@@ -17,7 +17,7 @@ _LATE = (
 )  # fmt: skip
 _BYTECODE = 2  # the kinds of code in a .mpy file, py/emitglue.h
 _PYTHON = 3
-_OPTIONAL = tuple("amqp_lite." + name for name in ("bridge.", "net.", "compat_tls_", "v10."))
+_OPTIONAL = tuple("amqp_lite." + name for name in ("bridge.", "net.", "compat_tls_", "store.", "v10."))
 _STORES = {"file": "file", "flash": "device", "partition": "device"}  # else segments
 
 
@@ -76,6 +76,7 @@ def unused(sources, settings, profile):
         found.update(order(sources, ["amqp_lite.bridge.settings"]))
     if not profile["amqp10"]:
         found.update(order(sources, ["amqp_lite." + name for name in _LATE if name[:3] == "v10"]))
+    found.update(("amqp_lite.store.file", "amqp_lite.store.ram"))
     kept = ["amqp_lite.config", "amqp_lite.convert", *needed(settings)]
     found -= set(order(sources, kept))
     return {name for name in found if name.startswith(_OPTIONAL)}

@@ -215,7 +215,7 @@ def test_the_example_configuration_needs_a_password_and_a_network_only(board):
     example = json.loads((ROOT / "firmware" / "config.example.json").read_text())
     example["users"]["sensor"]["password_hash"] = HASH
     settings, profile = complete_config(example)
-    assert profile["heap"] and settings["store"] == {"kind": "board", "size": 262144}
+    assert profile["heap"] and settings["store"] == {"kind": "board", "size": 163840}
     example["listeners"] = [{"port": board.port}]
     board.write("config.json", for_board(*complete_config(example)))
     board.start().wait_for("listening on")
