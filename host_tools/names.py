@@ -46,6 +46,7 @@ def _reuse_names(sources):
             own.update(
                 node.name for node in tree.body
                 if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith("__")  # Python's own
             )  # fmt: skip
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
