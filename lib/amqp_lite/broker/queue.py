@@ -124,6 +124,7 @@ class Queue:
         self.order = 1  # and the place from which on to look for them
         self.slot = 0
         self.serial = 0  # tells it from others of this session
+        self._seen = False  # consumers that choose saw all that is ready, and want none of it
         self.unacked = 0  # entries that consumers hold
         self.octets = 0  # bodies of all that wait
         self.visited = 0  # by the route being resolved, see broker.py
@@ -253,7 +254,10 @@ class Queue:
         self.ready.append(entry)
         self.octets += message.body
         if self.consumers:
-            self.dispatch()
+            if self._seen:
+                self._dispatch_behind(entry)
+            else:
+                self.dispatch()
         if not ttl and self.ready.tail is entry:
             # No time to live: for a consumer that waited, or for nobody.
             self.drop(entry)
@@ -299,6 +303,7 @@ class Queue:
 
     def _insert(self, entry):
         """Put *entry* where its place is among those that are ready."""
+        self._seen = False
         # It is older than nearly everything that waits: search from the head.
         after = self.ready.head
         while after is not None and is_behind(entry, after.order, after.position, after.share):
@@ -433,12 +438,14 @@ class Queue:
                 self.drop(entry)
                 self.broker.metrics.dropped_expired += 1
                 continue
+            if self._seen:
+                self._dispatch_behind(None)
+                return
+            self.broker.held = 0
             consumer = self._next_consumer(entry.message)
             if consumer is None:
-                for consumer in self.consumers:
-                    if consumer.chooses:
-                        self._dispatch_behind(entry.next)
-                        break
+                if self.broker.held < self._choosers():
+                    self._dispatch_behind(entry.next)
                 return
             self.take(entry, consumer)
             consumer.sink.deliver(consumer, entry)
@@ -447,21 +454,34 @@ class Queue:
         """Give *entry* and what is behind it to consumers that choose what they take.
 
         They choose from what is in memory; what waits in the store comes there while it is roomy.
+        To choose may cost much: what all of them saw is not shown to them again.
         """
         broker = self.broker
+        choosers = self._choosers()
+        all_seen = self._seen or not broker.held
+        self._seen = False
         while True:
             if entry is None:
                 if not self.backlog or not broker.is_roomy() or not broker.store.find(self):
+                    self._seen = all_seen and choosers == len(self.consumers)
                     return
                 entry = self._fetch()
                 if entry is None:
                     return
             following = entry.next
+            broker.held = 0
             consumer = self._next_consumer(entry.message)
+            if broker.held:
+                all_seen = False
+                if broker.held >= choosers:
+                    return
             if consumer is not None:
                 self.take(entry, consumer)
                 consumer.sink.deliver(consumer, entry)
             entry = following
+
+    def _choosers(self):
+        return sum([consumer.chooses for consumer in self.consumers])
 
     def _is_behind_uncommitted(self):
         """Whether a backlog that is not committed, and not lost, is before all that is ready."""
@@ -586,6 +606,7 @@ class Queue:
         consumer.unacked = consumer.ahead = consumer.live = 0
         consumer.chooses = False
         self.consumers.append(consumer)
+        self._seen = False
         return consumer
 
     def set_live(self, consumer, live):
