@@ -12,6 +12,8 @@ came later; the places of entries tell.
 from ..compat import const, ticks_add, ticks_diff
 from ..errors import AccessRefused, ResourceLocked
 
+CHOOSES = const(1)  # Consumer.chooses
+SAW_ALL = const(2)
 DROP_HEAD = const(0)
 REJECT_PUBLISH = const(1)
 
@@ -124,7 +126,6 @@ class Queue:
         self.order = 1  # and the place from which on to look for them
         self.slot = 0
         self.serial = 0  # tells it from others of this session
-        self._seen = False  # consumers that choose saw all that is ready, and want none of it
         self.unacked = 0  # entries that consumers hold
         self.octets = 0  # bodies of all that wait
         self.visited = 0  # by the route being resolved, see broker.py
@@ -254,7 +255,7 @@ class Queue:
         self.ready.append(entry)
         self.octets += message.body
         if self.consumers:
-            if self._seen:
+            if self.consumers[0].chooses == SAW_ALL:
                 self._dispatch_behind(entry)
             else:
                 self.dispatch()
@@ -303,7 +304,7 @@ class Queue:
 
     def _insert(self, entry):
         """Put *entry* where its place is among those that are ready."""
-        self._seen = False
+        self._note_seen(False)
         # It is older than nearly everything that waits: search from the head.
         after = self.ready.head
         while after is not None and is_behind(entry, after.order, after.position, after.share):
@@ -438,7 +439,7 @@ class Queue:
                 self.drop(entry)
                 self.broker.metrics.dropped_expired += 1
                 continue
-            if self._seen:
+            if self.consumers and self.consumers[0].chooses == SAW_ALL:
                 self._dispatch_behind(None)
                 return
             self.broker.held = 0
@@ -458,12 +459,12 @@ class Queue:
         """
         broker = self.broker
         choosers = self._choosers()
-        all_seen = self._seen or not broker.held
-        self._seen = False
+        all_seen = not broker.held or self.consumers[0].chooses == SAW_ALL
+        self._note_seen(False)
         while True:
             if entry is None:
                 if not self.backlog or not broker.is_roomy() or not broker.store.find(self):
-                    self._seen = all_seen and choosers == len(self.consumers)
+                    self._note_seen(all_seen and choosers == len(self.consumers))
                     return
                 entry = self._fetch()
                 if entry is None:
@@ -481,7 +482,18 @@ class Queue:
             entry = following
 
     def _choosers(self):
-        return sum([consumer.chooses for consumer in self.consumers])
+        """How many of the consumers choose."""
+        many = 0
+        for consumer in self.consumers:
+            if consumer.chooses:
+                many += 1
+        return many
+
+    def _note_seen(self, seen):
+        """Whether all consumers choose, saw all that is ready, and want none of it."""
+        for consumer in self.consumers:
+            if consumer.chooses:
+                consumer.chooses = SAW_ALL if seen else CHOOSES
 
     def _is_behind_uncommitted(self):
         """Whether a backlog that is not committed, and not lost, is before all that is ready."""
@@ -604,9 +616,9 @@ class Queue:
         consumer.exclusive = exclusive
         consumer.prefetch = prefetch
         consumer.unacked = consumer.ahead = consumer.live = 0
-        consumer.chooses = False
+        consumer.chooses = 0
+        self._note_seen(False)
         self.consumers.append(consumer)
-        self._seen = False
         return consumer
 
     def set_live(self, consumer, live):

@@ -184,7 +184,7 @@ class Receiver(Outgoing):
 
     def _begin_on(self, fields, queue):
         self.begin(fields, queue)
-        self.consumer.chooses = self._filters.selector is not None
+        self.consumer.chooses = int(self._filters.selector is not None)
 
     def _source(self, fields, filters):
         """The answer's source: all but what we do not have; with these *filters*."""
