@@ -177,8 +177,9 @@ class Model:
 
     def publish(self, member):
         name = random.choice(QUEUES)
-        if self.world.broker.pool.available < 60:
-            return  # a longer one might have to wait for memory
+        broker = self.world.broker
+        if broker.pool.available < 60 or broker.store.ring.free() < 6:
+            return  # a longer one might have to wait, or find the store full
         self.serial += 1
         size = random.choice((0, 0, 0, 900, 3000))
         body = b"<%d" % self.serial
@@ -319,7 +320,7 @@ class Model:
 
 
 def play():
-    world = World(flash=RamFlash(20, 1024, 64))
+    world = World(flash=RamFlash(20 if MICROPYTHON else 48, 1024, 64))
     other = world.client()
     for name in QUEUES:
         other.queue(name, durable=int(name == "q"))

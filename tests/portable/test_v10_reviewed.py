@@ -4,7 +4,7 @@ import wire
 import wire10
 from amqp_lite.broker.transaction import ledger_of
 from amqp_lite.v10.connection import Connection
-from amqp_lite.v10.performatives import uint
+from amqp_lite.v10.performatives import RELEASED, uint
 from amqp_lite.v10.values import Symbol, Typed
 from clients10 import (
     Client,
@@ -21,7 +21,7 @@ from clients10 import (
 from sessions10 import acquire
 from stored import drain, look
 from test_v10_management import Manager
-from test_v10_sources import KEY, bodies, filters
+from test_v10_sources import KEY, SELECTOR, bodies, filters
 from test_v10_transactions import declare, discharge, result, start
 from wire10 import HEADER, message, transfer
 from world import Peer, World
@@ -262,6 +262,35 @@ def test_a_source_that_may_not_be_read_makes_no_queue():
     assert wire10.error_of(found[-1]) == "amqp:unauthorized-access", found
     assert not world.broker.queues
     assert names(ask(peer, wire10.attach_receiver("s", "/queue/sensors.a", 1))) == ["attach"]
+
+
+def test_what_a_selector_left_is_not_looked_at_for_each_message():
+    world = World()
+    other = world.client()
+    other.queue("q")
+    looks = []
+    for credit in (10, 0):
+        peer = session(world)
+        given = filters(SELECTOR, "k = 7")
+        for k in range(20):
+            other.send(wire.publish(1, "", "q", b"%d" % k))
+        assert receiver(peer, "/queues/q", credit, filter=given) == []
+        link = peer.engine.sessions[0].links[1]
+        selects = link._selects
+        looks.clear()
+        link._selects = lambda message, old=selects: looks.append(1) or old(message)
+        for k in range(20):
+            other.send(wire.publish(1, "", "q", b"%d" % k))
+        assert len(looks) == (20 if credit else 0)
+        # What it does select it gets at once, or with its credit; also what comes back.
+        seven = wire.properties(headers={"k": 7})
+        other.send(wire.publish(1, "", "q", b"7", seven))
+        found = deliveries(take(peer) + ask(peer, wire10.credit(1, 10, int(credit > 0))))
+        assert bodies(found) == [b"7"]
+        ask(peer, wire10.disposition(0, None, RELEASED))
+        found = deliveries(take(peer) + ask(peer, wire10.credit(1, 10, 1)))
+        peer.vanish()
+        assert world.broker.queue(b"q").purge() == 41
 
 
 def test_browsing_does_not_show_what_has_expired():

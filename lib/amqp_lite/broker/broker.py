@@ -56,6 +56,7 @@ class Broker:
         self.committed = True  # the store has what it was given
         self.failures = 0  # of the store: what was accepted and not confirmed by then is lost
         self.live = 0  # messages that all consumers together may hold ahead of others
+        self.held = 0  # consumers that choose and had no room, of those just asked
         self.behind = False  # messages in the store wait for consumers that are there
         self.inherited = 0  # places of earlier sessions have this order or a lower one
         self.transactions = None  # the Ledger of transaction.py, once there was one

@@ -28,5 +28,5 @@ class Consumer:
         self.unacked = 0  # of these
         self.live = 0  # messages it may hold that came ahead of what waits; see Queue
         self.ahead = 0  # of these
-        self.chooses = False  # its sink takes some messages and leaves others to others
+        self.chooses = 0  # its sink takes some messages and leaves others to others, see Queue
         self.prefix = None  # the sink's own: what it writes before each delivery

@@ -12,6 +12,8 @@ came later; the places of entries tell.
 from ..compat import const, ticks_add, ticks_diff
 from ..errors import AccessRefused, ResourceLocked
 
+CHOOSES = const(1)  # Consumer.chooses
+SAW_ALL = const(2)
 DROP_HEAD = const(0)
 REJECT_PUBLISH = const(1)
 
@@ -253,7 +255,10 @@ class Queue:
         self.ready.append(entry)
         self.octets += message.body
         if self.consumers:
-            self.dispatch()
+            if self.consumers[0].chooses == SAW_ALL:
+                self._dispatch_behind(entry)
+            else:
+                self.dispatch()
         if not ttl and self.ready.tail is entry:
             # No time to live: for a consumer that waited, or for nobody.
             self.drop(entry)
@@ -299,6 +304,7 @@ class Queue:
 
     def _insert(self, entry):
         """Put *entry* where its place is among those that are ready."""
+        self._note_seen(False)
         # It is older than nearly everything that waits: search from the head.
         after = self.ready.head
         while after is not None and is_behind(entry, after.order, after.position, after.share):
@@ -433,12 +439,14 @@ class Queue:
                 self.drop(entry)
                 self.broker.metrics.dropped_expired += 1
                 continue
+            if self.consumers and self.consumers[0].chooses == SAW_ALL:
+                self._dispatch_behind(None)
+                return
+            self.broker.held = 0
             consumer = self._next_consumer(entry.message)
             if consumer is None:
-                for consumer in self.consumers:
-                    if consumer.chooses:
-                        self._dispatch_behind(entry.next)
-                        break
+                if self.broker.held < self._choosers():
+                    self._dispatch_behind(entry.next)
                 return
             self.take(entry, consumer)
             consumer.sink.deliver(consumer, entry)
@@ -447,21 +455,45 @@ class Queue:
         """Give *entry* and what is behind it to consumers that choose what they take.
 
         They choose from what is in memory; what waits in the store comes there while it is roomy.
+        To choose may cost much: what all of them saw is not shown to them again.
         """
         broker = self.broker
+        choosers = self._choosers()
+        all_seen = not broker.held or self.consumers[0].chooses == SAW_ALL
+        self._note_seen(False)
         while True:
             if entry is None:
                 if not self.backlog or not broker.is_roomy() or not broker.store.find(self):
+                    self._note_seen(all_seen and choosers == len(self.consumers))
                     return
                 entry = self._fetch()
                 if entry is None:
                     return
             following = entry.next
+            broker.held = 0
             consumer = self._next_consumer(entry.message)
+            if broker.held:
+                all_seen = False
+                if broker.held >= choosers:
+                    return
             if consumer is not None:
                 self.take(entry, consumer)
                 consumer.sink.deliver(consumer, entry)
             entry = following
+
+    def _choosers(self):
+        """How many of the consumers choose."""
+        many = 0
+        for consumer in self.consumers:
+            if consumer.chooses:
+                many += 1
+        return many
+
+    def _note_seen(self, seen):
+        """Whether all consumers choose, saw all that is ready, and want none of it."""
+        for consumer in self.consumers:
+            if consumer.chooses:
+                consumer.chooses = SAW_ALL if seen else CHOOSES
 
     def _is_behind_uncommitted(self):
         """Whether a backlog that is not committed, and not lost, is before all that is ready."""
@@ -584,7 +616,8 @@ class Queue:
         consumer.exclusive = exclusive
         consumer.prefetch = prefetch
         consumer.unacked = consumer.ahead = consumer.live = 0
-        consumer.chooses = False
+        consumer.chooses = 0
+        self._note_seen(False)
         self.consumers.append(consumer)
         return consumer
 

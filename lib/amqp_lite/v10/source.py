@@ -158,6 +158,7 @@ class Receiver(Outgoing):
         self._private = False  # what is not selected is for nobody
         self._is_new = False  # the queue of a subscription, which a closing detach deletes
         self._held_up = False  # something selected found no room
+        self._asked = False  # whether that is so counts without credit, too
 
     # --- attach ---
 
@@ -183,7 +184,7 @@ class Receiver(Outgoing):
 
     def _begin_on(self, fields, queue):
         self.begin(fields, queue)
-        self.consumer.chooses = self._filters.selector is not None
+        self.consumer.chooses = int(self._filters.selector is not None)
 
     def _source(self, fields, filters):
         """The answer's source: all but what we do not have; with these *filters*."""
@@ -294,11 +295,17 @@ class Receiver(Outgoing):
     # --- the sink of a consumer ---
 
     def accepts(self, consumer, message):
-        if self._filters.selector is not None and not self._selects(message):
-            return self._private  # to be dropped
-        if Outgoing.accepts(self, consumer, message):
-            return True
-        self._held_up = True
+        if self._filters.selector is None:
+            return Outgoing.accepts(self, consumer, message)
+        # Selecting costs much, so it comes last; but what nobody else gets is dropped at once.
+        if self.credit or self._private or self._asked:
+            if not self._selects(message):
+                return self._private
+            if Outgoing.accepts(self, consumer, message):
+                return True
+            self._held_up = True
+        if consumer is not None:
+            self.connection.broker.held += 1
         return False
 
     def deliver(self, consumer, entry):
@@ -320,7 +327,9 @@ class Receiver(Outgoing):
         if self._filters.selector is None or self.consumer is None:
             return Outgoing._waiting(self)
         self._held_up = False
+        self._asked = True
         self.consumer.queue.dispatch()
+        self._asked = False
         return int(self._held_up and Outgoing._waiting(self) > 0)
 
     # --- the end ---
