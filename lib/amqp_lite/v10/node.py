@@ -17,7 +17,8 @@ from ..errors import (
     SyntaxFailure,
 )
 from .codec import check_value, skip_value
-from .link import ABORTED_BY_PEER, Incoming, Outgoing
+from .incoming import ABORTED_BY_PEER, Incoming
+from .outgoing import Outgoing
 from .performatives import (
     ACCEPTED,
     PROPERTIES,

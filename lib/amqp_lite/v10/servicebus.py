@@ -42,8 +42,8 @@ from .address import PLAIN, QUEUE, Address
 from .cbs import Cbs, path_of
 from .codec import check_value, find_key, octets_at, skip_value
 from .conditions import InvalidField
-from .link import Outgoing
 from .node import Answers, Requests
+from .outgoing import Outgoing
 from .performatives import (
     ACCEPTED,
     HEADER,

@@ -6,7 +6,9 @@ from ..broker.queue import EntryList
 from ..compat import const, load
 from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
 from .conditions import STOLEN, ConditionError, FramingError, InvalidField, NotAllowedNow
-from .link import COORDINATION, Incoming, Link, Outgoing
+from .incoming import Incoming
+from .link import COORDINATION, Link
+from .outgoing import Outgoing
 from .performatives import (
     ACCEPTED,
     BEGIN,

@@ -21,7 +21,8 @@ from ..compat import const, load, ticks_diff
 from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
 from .conditions import DETACH_FORCED, STOLEN, ConditionError, InvalidField
-from .link import Outgoing, has_capability
+from .link import has_capability
+from .outgoing import Outgoing
 from .performatives import SOURCE, TARGET, described_value, uint
 from .values import Symbol, Typed, read_value
 
