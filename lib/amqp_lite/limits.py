@@ -51,7 +51,7 @@ _DELIVERY_HEAD = const(840)
 CODE = 133000
 BYTE_CODE = 61900  # of them, with texts: what code_in_flash spares
 # The same for AMQP 1.0, from its first client on, and for the messages of other protocols.
-V10_CODE = 60700
+V10_CODE = 63900
 V10_BYTE_CODE = 34300
 _V10_CLIENT = const(2200)  # octets of the engine of one, and of a session with two links
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
