@@ -63,10 +63,12 @@ def _reuse_names(sources):
         module: _names(text) for module, text in sources.items() if not _OPEN.fullmatch(module)
     }
     used = {module: {token.string for token in tokens[module]} for module in tokens}
+    spare = sorted(spare)
     new = {}
     for name in sorted(own - others):
         places = [module for module in used if name in used[module]]
-        found = next((n for n in sorted(spare) if not any(n in used[p] for p in places)), name)
+        free = (one for one in spare if not any(one in used[place] for place in places))
+        found = next(free, name)
         new[name] = found
         for module in places:
             used[module].add(found)
