@@ -17,7 +17,7 @@ _LATE = (
 )  # fmt: skip
 _BYTECODE = 2  # the kinds of code in a .mpy file, py/emitglue.h
 _PYTHON = 3
-_OPTIONAL = tuple("amqp_lite." + name for name in ("bridge.", "net.", "compat_tls_", "store.", "v10."))
+_OPTIONAL = tuple("amqp_lite." + name for name in "bridge. net. compat_tls_ store. v10.".split())
 _STORES = {"file": "file", "flash": "device", "partition": "device"}  # else segments
 
 
