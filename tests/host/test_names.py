@@ -102,7 +102,7 @@ def test_constants_that_others_have_as_well():
 
 def test_what_is_no_attribute_has_the_name_of_one():
     broker = "class Broker:\n    def route(self):\n        return self.taken, self.count\n"
-    values = "def octets_at(i):\n    count = i\n    return count\nSIZE = 3\ndef last():\n    pass\n"
+    values = "def octets_at(i):\n    count = i\n    return count\nSIZE = 3\ndef last():\n    f()\n"
     link = "from .values import SIZE, octets_at\nprint(octets_at(SIZE), Link().last)\n"
     names = ("amqp_lite.broker.broker", "amqp_lite.v10.values", "amqp_lite.v10.link")
     short = shorten(dict(zip(names, (broker, values, link))))
