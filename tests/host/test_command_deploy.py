@@ -301,7 +301,7 @@ def test_the_profile_is_that_of_the_board(folder, tmp_path):
 
 
 def test_sources_instead_of_compiled_files(deployed, tmp_path):
-    small = {"blocks": 20, "message_max": 1024, "messages": 20, "deliveries": 24}
+    small = {"amqp10": 0, "blocks": 20, "message_max": 1024, "messages": 20, "deliveries": 24}
     with FakeBoard(deployed) as board:
         config = write_config(tmp_path, limits=small)
         output = deploy(board, "--py", "--no-reset", "--config", config)
