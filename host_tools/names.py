@@ -10,6 +10,8 @@ the next doubling. Tracebacks of the board show the new names.
 
 import ast
 import builtins
+import functools
+import gc
 import io
 import itertools
 import re
@@ -29,12 +31,20 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 def shorten(sources):
     """*sources*, the text of all modules by name, with short names in place of long ones."""
-    return _shorten_arguments(_shorten_globals(_reuse_names(sources)))
+    was_on = gc.isenabled()
+    gc.disable()  # a million small objects, none of them garbage, take it half of the time
+    try:
+        return _shorten_arguments(_shorten_globals(_reuse_names(sources)))
+    finally:
+        for cache in (_parsed, _nodes, _names):
+            cache.cache_clear()
+        if was_on:
+            gc.enable()
 
 
 def _reuse_names(sources):
     """Functions, classes and constants get names of attributes of others."""
-    trees = {module: ast.parse(text) for module, text in sources.items()}
+    trees = {module: _parsed(text) for module, text in sources.items()}
     own = set()
     others = {part for module in sources for part in module.split(".")}
     others.update(dir(builtins))
@@ -48,7 +58,7 @@ def _reuse_names(sources):
                 if isinstance(node, (ast.FunctionDef, ast.ClassDef))
                 and not node.name.startswith("__")  # Python's own
             )  # fmt: skip
-        for node in ast.walk(tree):
+        for node in _nodes(tree):
             if isinstance(node, ast.Attribute):
                 others.add(node.attr)
                 if _ALWAYS.fullmatch(module) and not node.attr.startswith("_"):
@@ -88,7 +98,7 @@ def _shorten_globals(sources):
     constants = set()
     theirs = set()
     for module, text in sources.items():
-        tree = ast.parse(text)
+        tree = _parsed(text)
         bound.update(_bound(tree))
         if not _FACES.fullmatch(module):
             constants.update(_constants(tree))
@@ -147,7 +157,7 @@ def _fresh(taken, prefix="_"):
 
 def _bound(tree):
     """Every name that *tree* gives a meaning to."""
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name
         elif isinstance(node, ast.arg):
@@ -165,13 +175,13 @@ def _theirs(tree, sources):
     """The names that *tree* has from modules which are not among *sources*."""
     ours = {module.partition(".")[0] for module in sources}
     modules = set()
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.ImportFrom):
             if not node.level and node.module.partition(".")[0] not in ours:
                 yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.Import):
             modules.update(alias.asname or alias.name for alias in node.names)
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id in modules:
                 yield node.attr
@@ -181,12 +191,12 @@ def _related(sources):
     """By module: the same for all whose classes inherit from each other's, which share names."""
     group = {module: module for module in sources}
     for module, text in sources.items():
-        tree = ast.parse(text)
+        tree = _parsed(text)
         bases = {
-            base.id for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+            base.id for node in _nodes(tree) if isinstance(node, ast.ClassDef)
             for base in node.bases if isinstance(base, ast.Name)
         }  # fmt: skip
-        for node in ast.walk(tree):
+        for node in _nodes(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 if bases & {alias.asname or alias.name for alias in node.names}:
                     for other in sources:
@@ -198,7 +208,7 @@ def _related(sources):
 
 def _shorten_arguments(sources):
     """Names that mean nothing but arguments become those which private names have elsewhere."""
-    trees = {module: ast.parse(text) for module, text in sources.items()}
+    trees = {module: _parsed(text) for module, text in sources.items()}
     only = _only_arguments(trees)
     return {
         module: _rename_arguments(text, trees[module], only) for module, text in sources.items()
@@ -211,7 +221,7 @@ def _only_arguments(trees):
     others = {"self", *dir(builtins)}
     for module, tree in trees.items():
         own = others if _FACES.fullmatch(module) else arguments
-        for node in ast.walk(tree):
+        for node in _nodes(tree):
             if isinstance(node, ast.arg):
                 own.add(node.arg)
             elif isinstance(node, ast.Attribute):
@@ -261,6 +271,18 @@ def _rename_arguments(text, tree, only):
     return _replace(text, new)
 
 
+# The same modules are looked at many times.
+@functools.lru_cache(maxsize=None)
+def _parsed(text):
+    return ast.parse(text)
+
+
+@functools.lru_cache(maxsize=None)
+def _nodes(tree):
+    return list(ast.walk(tree))
+
+
+@functools.lru_cache(maxsize=None)
 def _names(text):
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return [token for token in tokens if token.type == tokenize.NAME]
