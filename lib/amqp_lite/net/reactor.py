@@ -145,7 +145,7 @@ class Reactor:
 
     def join(self, caller):
         """The connection of *caller* is there: its engine is served as all others."""
-        self._poller.want(caller.sock, caller, True, False)
+        self.watch(caller, False)  # a TLS socket whose handshake took one step is not yet
         self._peers.append(caller)
         self._again = True
 
