@@ -31,8 +31,9 @@ def start(module, heap, path, folder, seconds):
     if key not in _runs:
         runner = os.path.join(os.path.dirname(os.path.abspath(__file__)), "portable", "run.py")
         _runs[key] = _pool.submit(
-            subprocess.run, [micropython, "-X", f"heapsize={heap}", runner, module], cwd=folder,
-            timeout=seconds, env=dict(os.environ, MICROPYPATH=path), capture_output=True, text=True,
+            subprocess.run, [micropython, "-X", f"heapsize={heap}", runner, module],
+            cwd=folder, timeout=seconds, env=dict(os.environ, MICROPYPATH=path),
+            capture_output=True, text=True,
         )  # fmt: skip
     return _runs[key]
 

@@ -149,3 +149,27 @@ def test_close_hangs_up_on_everybody():
     board.reactor.close()
     assert [client.closed for client in clients] == [True, True]
     assert board.reactor.connections() == []
+
+
+class _Noted:
+    """A poller, and a caller with its socket, that note what is done to them."""
+
+    watched = False
+    sock = "socket"
+
+    def __init__(self):
+        self.seen = []
+
+    def add(self, sock, who):
+        self.seen.append(("add", sock))
+
+    def want(self, sock, who, reading, writing):
+        assert ("add", sock) in self.seen, "nobody watches it"
+        self.seen.append(("want", reading, writing))
+
+
+def test_a_caller_whose_handshake_took_one_step_joins():
+    board = Board()
+    noted = board.reactor._poller = _Noted()
+    board.reactor.join(noted)
+    assert noted.seen == [("add", "socket"), ("want", True, False)] and noted.watched
