@@ -50,7 +50,8 @@ def test_the_script_confirms_late_and_in_any_order(scripted, confirms):
     connection.process_data_events(0.1)
     for k in range(6):
         channel._impl.basic_publish("", "q", b"%d" % k)
-    wait_for(lambda: connection.process_data_events(0.02) or not unconfirmed(upstream), "confirms")
+    many = 6 if isinstance(confirms, scripts.OutOfOrder) else 2
+    wait_for(lambda: connection.process_data_events(0.02) or len(answers) >= many, "confirms")
     if isinstance(confirms, scripts.OutOfOrder):
         assert [answer.delivery_tag for answer in answers] == [4, 3, 2, 1, 6, 5]
     else:
