@@ -59,10 +59,6 @@ def test_the_script_confirms_late_and_in_any_order(scripted, confirms):
     connection.close()
 
 
-def unconfirmed(upstream):
-    return [m for m in upstream.messages if m.outcome is None]
-
-
 def test_the_script_nacks_returns_and_closes_channels(scripted):
     upstream = scripted(routable=lambda message: message.routing_key != "nowhere")
     upstream.confirms = scripts.Judge(
