@@ -75,9 +75,9 @@ _REASONS = ("DeadLetterReason", "DeadLetterErrorDescription")
 _SND_SETTLE, _SOURCE, _TARGET = const(3), const(5), const(6)
 _ADDRESS, _FILTER = const(0), const(7)
 _FORMAT = const(3)
-_ROLE, _FIRST, _LAST, _SETTLED, _STATE = const(0), const(1), const(2), const(3), const(4)
+_ROLE, _FIRST, _LAST, _SETTLED = const(0), const(1), const(2), const(3)
 _INFO = const(2)  # of error
-_FAILED, _UNDELIVERABLE = const(0), const(1)  # of modified
+_UNDELIVERABLE = const(1)  # of modified
 _BATCH, _BATCH_TOP = const(0x13700), const(2)  # message-format 0x80013700
 
 _DELIVERY_ANNOTATIONS, _ANNOTATIONS = const(0x71), const(0x72)
