@@ -135,6 +135,8 @@ class Node:
         self._asked = None
         try:
             answer(self, entry.message)
+        except MemoryError:
+            log.warning("no status: out of memory")
         except Exception as error:  # what was asked is anybody's
             print_error(error, log.error)
         queue = entry.queue

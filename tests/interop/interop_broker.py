@@ -23,7 +23,9 @@ RUNTIMES = ["external"] if EXTERNAL_URL else ["cpython", "micropython"]
 
 # The heap of a Pico W is 196 KB of 32-bit words; the unix build has words of twice that width.
 PICO_W_HEAP = "400k"
-# A board has its code in flash, the unix build in the heap: AMQP 1.0 is as much again.
+# A board has its code in flash, the unix build in the heap: a bridge with its TLS is a quarter of
+# that again, AMQP 1.0 half of it.
+BRIDGE_HEAP = "500k"
 BOTH_PROTOCOLS_HEAP = "600k"
 # A Celery worker with its client holds more connections, channels and queues than a board has,
 # and describes each task in message headers of up to 2 KB.

@@ -846,6 +846,15 @@ def test_asking_for_the_status_harms_nobody():
     node.broker.pool.available = 2
     ask(b"\xff\xfe")
     assert "no status for " in log.recent()[-1]
+
+    # No memory for what it says, which is much.
+    def starve():
+        raise MemoryError
+
+    node.status = starve
+    ask("telemetry")
+    assert log.recent()[-1] == "no status: out of memory"
+    assert telemetry.waiting() == 1 and node.broker.queues[b"amq.status"].waiting() == 0
     node.close()
 
 

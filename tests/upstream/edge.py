@@ -96,7 +96,7 @@ class Edge:
             command = [sys.executable, "-m", "host_tools", "run", "--config", str(config)]
         else:
             command = [interop_broker.find_micropython(), "-X"]
-            command += ["heapsize=" + interop_broker.PICO_W_HEAP, "firmware/main.py", str(config)]
+            command += ["heapsize=" + interop_broker.BRIDGE_HEAP, "firmware/main.py", str(config)]
             environment["MICROPYPATH"] = "%s:%s:.frozen" % (self.lib, ROOT)
         begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as sink:
