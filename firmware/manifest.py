@@ -24,9 +24,8 @@ except Exception:  # it has none of its own
     include("$(PORT_DIR)/boards/manifest.py")  # noqa: F821
 
 _NEVER = (
-    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "cbs.py", "entity.py",
-    "selector.py", "servicebus.py",
-    "linux",
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py",
+    "servicebus", "linux",
 )  # fmt: skip
 
 

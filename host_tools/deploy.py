@@ -42,8 +42,8 @@ _APP = "/app.py"
 _RING = "/ring"
 # Modules that no board ever loads, and what Python leaves beside them.
 _ELSEWHERE = (
-    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "cbs.py", "entity.py",
-    "selector.py", "servicebus.py", "__pycache__",
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py",
+    "servicebus", "__pycache__",
 )  # fmt: skip
 _USERS = {_BOOT: "/boot.old.py", _MAIN: "/main.old.py"}  # before the first deployment
 _SEGMENT = 32768  # octets, see store/segments.py

@@ -22,8 +22,8 @@ from host_tools.micropython import find_micropython
 PACKAGE = ROOT / "firmware" / "package.json"
 # Of CPython, and of gateways.
 ELSEWHERE = {
-    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "cbs.py", "entity.py",
-    "selector.py", "servicebus.py",
+    "compat_cpython.py", "compat_tls_cpython.py", "tls_server.py", "selector.py",
+    "servicebus",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def wanted():
         (ROOT / "board", {".py", ".json"}),
     ):
         for path in sorted(folder.rglob("*")):
-            if path.suffix in kinds and path.name not in ELSEWHERE:
+            if path.suffix in kinds and not ELSEWHERE.intersection(path.relative_to(folder).parts):
                 target = path.relative_to(folder.parent).as_posix()
                 urls.append([target, "../" + path.relative_to(ROOT).as_posix()])
     return {"urls": urls, "deps": [], "version": __version__}

@@ -5,7 +5,6 @@ from binascii import b2a_base64, hexlify
 import wire
 import wire10
 from amqp_lite.broker.exchange import KINDS
-from amqp_lite.v10 import cbs, servicebus
 from amqp_lite.v10.performatives import (
     ACCEPTED,
     ATTACH,
@@ -23,6 +22,7 @@ from amqp_lite.v10.performatives import (
     frame,
     uint,
 )
+from amqp_lite.v10.servicebus import cbs, envelope
 from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
 from clients10 import ask, connect, deliveries, names, outcomes, sender, session, take
 from stored import SMALL, look
@@ -35,7 +35,7 @@ NOW = 1_790_000_000
 UUID = Typed(0x98, bytes(range(16)))
 ENVELOPE = b"\0\x53\x75\xa0"
 
-cbs.time = servicebus.time = lambda: NOW
+cbs.time = envelope.time = lambda: NOW
 
 
 def world(**options):

@@ -8,8 +8,9 @@ import os
 import random
 
 import wire10
-from amqp_lite.v10 import entity
 from amqp_lite.v10.performatives import TRANSFER, described, described_value, frame, uint
+from amqp_lite.v10.servicebus import deferred
+from amqp_lite.v10.servicebus.envelope import number_of
 from amqp_lite.v10.values import Described, Symbol, Typed
 from clients10 import ask, take
 from stored import SMALL
@@ -37,7 +38,7 @@ def some_token():
 
 def some_locks(session):
     found = [session.tag + tag.to_bytes(4, "big") for tag in session.locks]
-    found += [row[1] for row in entity._deferred if row[1] is not None]
+    found += [row[1] for row in deferred.rows if row[1] is not None]
     if not found or random.randrange(5) == 0:
         return random.choice((Typed(0xE0, [some_octets(16)], b"\x98"), [], some_value(1)))
     first = random.randrange(len(found))
@@ -55,7 +56,7 @@ def some_body(session):
         elif key == "lock-tokens":
             body[key] = some_locks(session)
         elif key == "sequence-numbers":
-            numbers = [entity.number_of(row[0]) for row in entity._deferred]
+            numbers = [number_of(row[0]) for row in deferred.rows]
             body[key] = random.choice((numbers[:1], numbers[:2], numbers[:1], [2**62], []))
         elif key == "disposition-status":
             body[key] = random.choice(("completed", "abandoned", "suspended", "defered", "x"))
@@ -172,8 +173,8 @@ def test_peers_with_a_token():
         random.seed(seed + k)
         try:
             play(made)
-            for row in list(entity._deferred):
-                entity._deferred.remove(row)
+            for row in list(deferred.rows):
+                deferred.rows.remove(row)
                 row[0].queue.settle(row[0])
             for name in made.broker.queues:
                 made.broker.queues[name].purge()

@@ -119,7 +119,7 @@ class Connection(FrameReader):
         self.peer = ""  # its container-id
         self.address = ""
         self.name = ""  # what the peer calls itself, for the log
-        self.tokens = None  # of one that came without a user, where they are known: see cbs.py
+        self.tokens = None  # servicebus.cbs.Tokens of one that came without a user
         self._channel_max = 0  # the lower one of ours and the peer's
         self._resumed = 0  # ticks
         self._short_since = -1  # ticks since when a transfer waits for memory; -1: none does
@@ -267,7 +267,7 @@ class Connection(FrameReader):
             return
         self._user = found
         if mechanism == b"ANONYMOUS" and self.access.keys:
-            from .cbs import Tokens
+            from .servicebus.cbs import Tokens
 
             self.tokens = Tokens(self)
         self._say_outcome(_OK)
@@ -345,7 +345,7 @@ class Connection(FrameReader):
             if self.tokens is None:
                 session = Session(self, channel)
             else:
-                from .servicebus import BusSession
+                from .servicebus.session import BusSession
 
                 session = BusSession(self, channel)
             session.begin(fields)

@@ -15,13 +15,13 @@ Imported with the first peer that may send one.
 from binascii import b2a_base64
 from time import time
 
-from ..broker.queue import text
-from ..compat import const, sha256
-from ..errors import AccessRefused, AMQPError, NotImplementedHere, ResourceLimitExceeded
-from ..log import log
-from .address import decode
-from .node import answer_to
-from .values import Typed
+from ...broker.queue import text
+from ...compat import const, sha256
+from ...errors import AccessRefused, AMQPError, NotImplementedHere, ResourceLimitExceeded
+from ...log import log
+from ..address import decode
+from ..node import answer_to
+from ..values import Typed
 
 _BLOCK = const(64)  # octets, of SHA-256
 _MOST = const(256)  # tokens of one connection

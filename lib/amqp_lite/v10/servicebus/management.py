@@ -11,69 +11,39 @@ answer, whose application-properties are statusCode, statusDescription and error
     |                            | receiver-settle-mode                | lock-token each    |
     | update-disposition         | disposition-status, lock-tokens     |                    |
 
-A message that was deferred stays in memory, and takes its place in the queue again when the broker
-starts anew.
-
 Imported with the first link to such a node.
 """
 
 from os import urandom
 
-from ..compat import const, ticks_add, ticks_diff
-from ..errors import (
-    AMQPError,
-    NotImplementedHere,
-    ResourceLimitExceeded,
-    SyntaxFailure,
-)
-from .conditions import condition_of
-from .node import answer_to
-from .performatives import ACCEPTED, MODIFIED, REJECTED
-from .servicebus import (
-    DEFERRED,
-    LOCK_MS,
-    LockLost,
-    dead_letter,
-    dress,
-    now_ms,
-    number_of,
-    place_number,
-    token_start,
-)
-from .values import Symbol, Typed
+from ...compat import const, ticks_add
+from ...errors import AMQPError, NotImplementedHere, SyntaxFailure
+from ..conditions import condition_of
+from ..node import answer_to
+from ..performatives import ACCEPTED, MODIFIED, REJECTED
+from ..values import Symbol, Typed
+from . import deferred
+from .conditions import LockLost, NotDeferred
+from .envelope import dress, now_ms, number_of, place_number, timestamp
+from .links import LOCK_MS
+from .publish import dead_letter
+from .session import DEFERRED, token_start
 
 _LARGEST = const(0x40000)  # octets of one answer, unless one message has more
 _SERIAL = const(0x3FFFFFFF)
 _OUTCOMES = {
     "completed": ACCEPTED, "abandoned": MODIFIED, "suspended": REJECTED, "defered": DEFERRED,
 }  # fmt: skip
+_ACTIVE, _DEFERRED = const(0), const(1)  # states of a message
 _STATUS = {403: 401, 404: 404, 506: 503, 540: 501}
 
-# What was deferred, of all queues: [entry, lock token, ticks until when]; without a token
-# nobody has it.
-_deferred = []
 
-
-class Cursor:
+class _Cursor:
     """How far a queue's backlog was looked at."""
 
     def __init__(self, queue):
         self.order = queue.order
         self.slot = queue.slot
-
-
-def defer(broker, entry):
-    """Put *entry*, which a consumer holds, aside. Raises ResourceLimitExceeded."""
-    for row in list(_deferred):
-        if row[0].queue.deleted:
-            _deferred.remove(row)
-            row[0].queue.settle(row[0])
-    if not broker.is_roomy():
-        raise ResourceLimitExceeded("no memory for deferred messages")
-    queue = entry.queue
-    queue.unacked += 1
-    queue._returned(entry)
-    _deferred.append([entry, None, 0])
 
 
 def _peek(broker, queue, first, count):
@@ -82,14 +52,17 @@ def _peek(broker, queue, first, count):
     entry = queue.ready.head
     while entry is not None and len(rows) < count:
         if number_of(entry) >= first:
-            rows.append((number_of(entry), 0, entry.message, entry.tries))
+            rows.append((entry, _ACTIVE))
         entry = entry.next
-    for row in _deferred:
-        if row[0].queue is queue and number_of(row[0]) >= first:
-            rows.append((number_of(row[0]), 1, row[0].message, row[0].tries))
-    found = [(row[0], _whole(broker, row[2], row[3], row[0], row[1])) for row in rows]
+    for row in deferred.of_queue(queue):
+        if number_of(row[0]) >= first:
+            rows.append((row[0], _DEFERRED))
+    found = []
+    for entry, state in rows:
+        number = number_of(entry)
+        found.append((number, _whole(broker, entry.message, entry.tries, number, state)))
     ring = broker.store.ring if queue.backlog else None
-    cursor = Cursor(queue)
+    cursor = _Cursor(queue)
     many = 0
     while ring is not None and many < count:
         share = ring.find(cursor, queue.number)
@@ -101,7 +74,7 @@ def _peek(broker, queue, first, count):
             message = broker.store.load()
             if message is None:
                 break
-            found.append((number, _whole(broker, message, tries, number, 0)))
+            found.append((number, _whole(broker, message, tries, number, _ACTIVE)))
             broker.pool.release(message)
             broker.freed = True
             many += 1
@@ -118,8 +91,10 @@ def _peek(broker, queue, first, count):
     return octets
 
 
-def _whole(broker, message, tries, number, state):
-    lead, start = dress(broker, message, tries, number, message_state=Typed(0x71, state))
+def _whole(broker, message, tries, number, state, **annotations):
+    """Octets of the stored *message*, as a client gets it in an answer."""
+    annotations["message_state"] = Typed(0x71, state)
+    lead, start = dress(broker, message, tries, number, **annotations)
     n = message.body - start
     return lead + bytes(broker.body_octets(message, start, n)) if n else lead
 
@@ -185,9 +160,9 @@ class Entity:
             session = sessions[channel]
             if token[:12] == session.tag and tag in session.locks:
                 return session, tag
-        for row in _deferred:
-            if row[1] == token and ticks_diff(self._connection.broker.now, row[2]) < 0:
-                return None, row
+        row = deferred.locked_by(token, self._connection.broker.now)
+        if row is not None:
+            return None, row
         raise LockLost("the lock of the message is lost")
 
     def _renew(self, body):
@@ -207,31 +182,26 @@ class Entity:
         numbers = _given(body, "sequence-numbers", list)
         found = []
         for number in numbers:
-            for row in _deferred:
-                entry = row[0]
-                if entry.queue is self._queue and number_of(entry) == number and row not in found:
-                    if row[1] is None or ticks_diff(broker.now, row[2]) >= 0:
-                        found.append(row)
+            for row in deferred.of_queue(self._queue, number):
+                if row not in found and not deferred.is_locked(row, broker.now):
+                    found.append(row)
         if not found or len(found) < len(numbers):
             raise NotDeferred("a message of these numbers was not deferred, or is locked")
         messages = []
         for row in found:
             entry = row[0]
-            annotations = {"message_state": Typed(0x71, 1)}
+            annotations = {}
             token = token_start() + urandom(4)
             if locks:
                 row[1] = token
                 row[2] = ticks_add(broker.now, LOCK_MS)
-                annotations["locked_until"] = Typed(0x83, now_ms() + LOCK_MS)
-            lead, start = dress(
-                broker, entry.message, entry.tries, number_of(entry), **annotations
+                annotations["locked_until"] = timestamp(now_ms() + LOCK_MS)
+            octets = _whole(
+                broker, entry.message, entry.tries, number_of(entry), _DEFERRED, **annotations
             )
-            n = entry.message.body - start
-            octets = lead + bytes(broker.body_octets(entry.message, start, n)) if n else lead
             messages.append({"lock-token": Typed(0x98, token), "message": octets})
             if not locks:
-                _deferred.remove(row)
-                self._queue.settle(entry)
+                deferred.remove(row)
         return {"messages": messages}
 
     def _update(self, body):
@@ -251,18 +221,12 @@ class Entity:
             if outcome == REJECTED:
                 dead_letter(self._connection.broker, entry, *reasons)
             if outcome == REJECTED or outcome == ACCEPTED:
-                _deferred.remove(tag)
-                entry.queue.settle(entry)
+                deferred.remove(tag)
             else:
                 tag[1] = None  # it stays deferred
         if not self._queue.deleted:
             self._queue.dispatch()
         return {}
-
-
-class NotDeferred(AMQPError):
-    code = 404
-    condition = "com.microsoft:message-not-found"
 
 
 def _given(body, key, kind):

@@ -1,0 +1,84 @@
+"""Messages that a peer sends or makes a dead letter of, into queues and store."""
+
+from ...broker.message import AMQP10, PERSISTENT
+from ...broker.queue import text
+from ...compat import const
+from ...errors import ContentTooLarge, NotAllowed, ResourceLimitExceeded
+from ...v091.codec import shortstr
+from .conditions import ServerBusy
+from .envelope import taken_apart
+
+DEAD_LETTERS = "/$DeadLetterQueue"
+_PIECE = const(4096)  # octets of a body that are copied at once
+# Application-properties of a dead letter:
+REASONS = ("DeadLetterReason", "DeadLetterErrorDescription")
+
+
+def publish(broker, head, sections, size, read, ttl_ms=-1):
+    """Publish a persistent message. Raises AMQPError; then it may be in some of its queues.
+
+    head      exchange and routing key as two short strings
+    sections  octets of it before the body
+    size      octets of the body
+    read      function(position, n) that returns octets of the body
+    """
+    if len(sections) > broker.properties_most:
+        raise ContentTooLarge("the sections before the body are too long")
+    route = broker.route(head, 0, len(head))
+    pool = broker.pool
+    stream = size > broker.small_max and broker.is_stored_only(route, route.stamp)
+    message = pool.begin(len(head))
+    if message is None:
+        raise ServerBusy("no memory for the message")
+    try:
+        chain = message.chain = broker.store.take_chain() if stream else None
+        if (
+            not broker.has_entries(broker.entries_for(route, route.stamp, True))
+            or (stream and chain is None)
+            or not pool.extend(message, len(sections) + (0 if stream else size))
+        ):
+            raise ServerBusy("no memory for the message")
+        message.flags = AMQP10 | PERSISTENT
+        message.ttl_ms = ttl_ms
+        message.head = len(head)
+        message.properties = len(sections)
+        message.body = size
+        pool.write(message, head, 0, len(head))
+        pool.write(message, sections, 0, len(sections))
+        for i in range(0, size, _PIECE):
+            n = min(size - i, _PIECE)
+            if stream:
+                broker.store.add_part(chain, read(i, n), 0, n)
+            else:
+                pool.write(message, read(i, n), 0, n)
+        queues = broker.publish(message, route, route.stamp)
+    finally:
+        pool.release(message)
+        broker.freed = True
+    if queues < 0:
+        raise ServerBusy("a queue is full, or the store")
+
+
+def dead_letter(broker, entry, reason, description):
+    """Have a copy of the message of *entry* stored in the queue beside its own."""
+    queue = entry.queue
+    if queue.name.endswith(DEAD_LETTERS.encode()):
+        raise NotAllowed("it is a dead letter")
+    name = queue.name + DEAD_LETTERS.encode()
+    head = shortstr(b"") + shortstr(name)
+    broker.own_queue(name, True)
+    message = entry.message
+    envelope, start = taken_apart(broker, message, entry.tries)
+    envelope.header[0] = True
+    envelope.header[2] = None  # it does not expire any more
+    envelope.annotate("x-opt-deadletter-source", text(queue.name))
+    for key, value in zip(REASONS, (reason, description)):
+        if value is not None:
+            envelope.note(key, value)
+    publish(
+        broker, head, envelope.octets(), message.body - start,
+        lambda i, n: broker.body_octets(message, start + i, n),
+    )  # fmt: skip
+    store = broker.store
+    if store.keeps and not (store.commit_now() and not store.broken):
+        raise ResourceLimitExceeded("the store failed")
