@@ -3,9 +3,11 @@
 They stay in memory, and take their place in the queue again when the broker starts anew.
 """
 
-from ...compat import ticks_diff
+from ...compat import const, ticks_diff
 from ...errors import ResourceLimitExceeded
 from .envelope import number_of
+
+DEFERRED = const(1)  # as an outcome
 
 # Of all queues: [entry, lock token, ticks until when]; without a token nobody has it.
 rows = []

@@ -29,6 +29,15 @@ _BATCH, _BATCH_TOP = const(0x13700), const(2)  # message-format 0x80013700
 _ALL_SETTLED = const(1)
 
 
+def token_start():
+    """The first 12 octets of a new lock token; any 4 may follow.
+
+    It is a GUID, in one order of octets here and in another there: ours look the same in both.
+    """
+    a, b, c, d, e, f, g, h = urandom(8)
+    return bytes((a, b, b, a, c, c, d, d, e, f, g, h))
+
+
 def _address(path):
     name = path.encode()
     # No queue is made for what is part of another entity.

@@ -25,14 +25,14 @@ from ..values import Symbol, Typed
 from . import deferred
 from .conditions import LockLost, NotDeferred
 from .envelope import dress, now_ms, number_of, place_number, timestamp
-from .links import LOCK_MS
+from .links import LOCK_MS, token_start
 from .publish import dead_letter
-from .session import DEFERRED, token_start
 
 _LARGEST = const(0x40000)  # octets of one answer, unless one message has more
 _SERIAL = const(0x3FFFFFFF)
 _OUTCOMES = {
-    "completed": ACCEPTED, "abandoned": MODIFIED, "suspended": REJECTED, "defered": DEFERRED,
+    "completed": ACCEPTED, "abandoned": MODIFIED, "suspended": REJECTED,
+    "defered": deferred.DEFERRED,
 }  # fmt: skip
 _ACTIVE, _DEFERRED = const(0), const(1)  # states of a message
 _STATUS = {403: 401, 404: 404, 506: 503, 540: 501}

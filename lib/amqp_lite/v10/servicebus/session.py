@@ -1,7 +1,5 @@
 """A session whose receivers lock messages: they are the peer's for a while, and come back then."""
 
-from os import urandom
-
 from ...compat import const, ticks_add, ticks_diff
 from ...errors import AMQPError, NotFound, NotImplementedHere
 from ..conditions import InvalidField
@@ -19,10 +17,10 @@ from ..session import Session
 from ..values import Described, Symbol, read_value
 from .cbs import Cbs, path_of
 from .conditions import LockLost
-from .links import LOCK_MS, BusIncoming, BusOutgoing, find_queue
+from .deferred import DEFERRED, defer
+from .links import LOCK_MS, BusIncoming, BusOutgoing, find_queue, token_start
 from .publish import REASONS, dead_letter
 
-DEFERRED = const(1)  # as an outcome: it waits until it is asked for by its number
 _MANAGEMENT = "/$management"
 _SERIAL = const(0x3FFFFFFF)
 
@@ -32,15 +30,6 @@ _ADDRESS = const(0)
 _ROLE, _FIRST, _LAST, _SETTLED = const(0), const(1), const(2), const(3)
 _INFO = const(2)
 _UNDELIVERABLE = const(1)  # of modified
-
-
-def token_start():
-    """The first 12 octets of a new lock token; any 4 may follow.
-
-    It is a GUID, in one order of octets here and in another there: ours look the same in both.
-    """
-    a, b, c, d, e, f, g, h = urandom(8)
-    return bytes((a, b, b, a, c, c, d, d, e, f, g, h))
 
 
 class BusSession(Session):
@@ -147,8 +136,6 @@ class BusSession(Session):
             dead_letter(broker, entry, reason, description)
             outcome = ACCEPTED
         elif outcome == DEFERRED:
-            from .deferred import defer
-
             defer(broker, entry)
             self.locks.pop(tag)
             self.unsettled.remove(entry)
