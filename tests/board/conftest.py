@@ -12,10 +12,10 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import sys
 
 import pytest
+from deadlines import deadline
 
 _TESTS = pathlib.Path(__file__).resolve().parents[1]
 # The real RabbitMQ of the bridge's tests, and what that needs.
@@ -30,17 +30,9 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def deadline(request):
-    """No test hangs: it is interrupted, again and again, since cleaning up may hang as well."""
-
-    def overdue(_signal, _frame):
-        raise AssertionError("%s took more than %d s" % (request.node.name, TEST_SECONDS))
-
-    before = signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, TEST_SECONDS, 5)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+def _in_time(request):
+    with deadline(request.node.name, TEST_SECONDS):
+        yield
 
 
 # --- what is measured ---

@@ -12,11 +12,11 @@ its own, all deleted at the end.
 
 import pathlib
 import shutil
-import signal
 import subprocess
 import uuid
 
 import pytest
+from deadlines import deadline
 
 import interop_broker
 from interop_support import client_library, on_ci, pika_parameters
@@ -93,23 +93,9 @@ def limits(broker):
 
 
 @pytest.fixture(autouse=True)
-def deadline(request):
-    """No test hangs: a client that waits for an answer that never comes is interrupted.
-
-    Again and again, since closing its connection may wait as well.
-    """
-
-    def overdue(_signal, _frame):
-        raise AssertionError("%s took more than %d s" % (request.node.name, TEST_SECONDS))
-
-    if not hasattr(signal, "setitimer"):  # Windows
+def _in_time(request):
+    with deadline(request.node.name, TEST_SECONDS):
         yield
-        return
-    before = signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, TEST_SECONDS, 5)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@
 import importlib.util
 import os
 import pathlib
-import signal
 import sys
 import uuid
 
 import pytest
+from deadlines import deadline
 
 _TESTS = pathlib.Path(__file__).resolve().parents[1]
 # The brokers of the benches and the helpers of the client tests.
@@ -34,17 +34,9 @@ def _needs(missing):
 
 
 @pytest.fixture(autouse=True)
-def deadline(request):
-    """No test hangs: it is interrupted, again and again, since cleaning up may hang as well."""
-
-    def overdue(_signal, _frame):
-        raise AssertionError("%s took more than %d s" % (request.node.name, TEST_SECONDS))
-
-    before = signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, TEST_SECONDS, 5)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+def _in_time(request):
+    with deadline(request.node.name, TEST_SECONDS):
+        yield
 
 
 @pytest.fixture(scope="session")
