@@ -733,6 +733,10 @@ def test_peek():
     assert [row[0x75] for row in peeked(peer, numbers[10] + 1, 20)] == [b"11"]
     assert peeked(peer, numbers[11] + 1, 20) == []
     assert [row[0x75] for row in peeked(peer, 0, 1)] == [b"0"]
+    for count in (0, -1, -(2**62)):
+        body = {"from-sequence-number": 0, "message-count": count}
+        assert manage(peer, "peek-message", body)[0] == 400
+    assert len(peeked(peer, -(2**62), 2**62)) == 12
     # Nothing was taken, and the numbers are those of the deliveries.
     assert depth(made) == 12
     rows = receiver(peer, credit=3)

@@ -144,6 +144,8 @@ class Entity:
     def _peek(self, body):
         first = _given(body, "from-sequence-number", int)
         count = _given(body, "message-count", int)
+        if count < 1:
+            raise SyntaxFailure("a message-count of %d" % count)
         found = _peek(self._connection.broker, self._queue, first, min(count, _SERIAL))
         return {"messages": [{"message": octets} for octets in found]} if found else None
 
