@@ -205,6 +205,9 @@ class _Server:
             octets = b""
             with contextlib.suppress(OSError):
                 octets = self._client.recv(4096)
+                # pyserial's small pieces would each wait for a late ACK of the one before.
+                if hasattr(socket, "TCP_QUICKACK"):  # Linux
+                    self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             if octets:
                 self._take(octets)
             else:
