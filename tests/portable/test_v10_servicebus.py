@@ -1,5 +1,6 @@
 """What the clients of Azure Service Bus say and want to hear, octet by octet."""
 
+import struct
 from binascii import b2a_base64, hexlify
 
 import wire
@@ -441,6 +442,41 @@ def test_batches():
     assert depth(made) == 0
     assert send(peer, batch).descriptor == ACCEPTED  # a message of three data sections
     assert depth(made) == 0 and len(take(peer)) == 0
+
+
+def many(count, size=1):
+    """A batch of so many messages."""
+    rows = [wire10.message(b"%d" % k * size) for k in range(count)]
+    return b"".join([b"\0\x53\x75\xb0" + struct.pack(">I", len(one)) + one for one in rows])
+
+
+def test_a_batch_is_stored_as_a_whole_or_not_at_all():
+    made = world(messages=300, blocks=400)
+    made.broker.declare_queue(
+        b"two", True, None, False, {b"x-max-length": 2, b"x-overflow": b"reject-publish"}
+    )
+    peer = bus(made)
+    sender(peer, "two")
+    sender(peer, "q", name="q", handle=1)
+
+    def left():
+        return [made.free()[key] for key in ("blocks", "messages", "entries", "promised")]
+
+    before = left()
+    busy = "com.microsoft:server-busy"
+    assert send(peer, many(3), 0, 0x80013700).value[0].value[0].text == busy
+    assert depth(made, b"two") == 0 and left() == before
+    assert send(peer, many(2), 0, 0x80013700).descriptor == ACCEPTED
+    # More than is taken as a whole, and than clients' transactions may have; until the store is full.
+    assert send(peer, many(80), 1, 0x80013700).descriptor == ACCEPTED
+    sent = 80
+    while send(peer, many(20), 1, 0x80013700).descriptor == ACCEPTED:
+        sent += 20
+        assert depth(made) == sent
+    assert depth(made) == sent
+    assert send(peer, wire10.message(b"last"), 1).descriptor == ACCEPTED
+    made = made.restart()
+    assert depth(made) == sent + 1 and depth(made, b"two") == 2
 
 
 def test_what_cannot_be_sent():

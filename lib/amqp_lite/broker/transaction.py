@@ -48,12 +48,14 @@ class Transaction:
     """
     returns  called as returns(message) with each one that was published to be returned when it
              goes nowhere, and does; it takes over a reference
+    most     how many operations it may have; None: as many as one that clients work
     """
 
-    def __init__(self, broker, returns=None):
+    def __init__(self, broker, returns=None, most=None):
         self._ledger = ledger_of(broker)
         self._broker = broker
         self._returns = returns
+        self._most = most or self._ledger.operations
         self._publishes = []  # (message, blocks, mandatory)
         self.entries = EntryList()  # deliveries settled, in the order of that
         self._settled = []  # what settle() was told of each: (outcome, giver, settled)
@@ -75,9 +77,8 @@ class Transaction:
 
     def _add(self):
         """One operation more. Raises ResourceLimitExceeded."""
-        most = self._ledger.operations
-        if self.operations() >= most:
-            raise ResourceLimitExceeded("a transaction of more than %d" % most)
+        if self.operations() >= self._most:
+            raise ResourceLimitExceeded("a transaction of more than %d" % self._most)
         self.begin()
 
     def publish(self, message, mandatory=False):

@@ -14,7 +14,7 @@ from ..performatives import REJECTED, SOURCE, TARGET, described, error_value, ui
 from ..sections import DATA, Incomplete, section_at, section_value
 from .conditions import ServerBusy
 from .envelope import Envelope, constructor, dress, now_ms, number_of, timestamp
-from .publish import DEAD_LETTERS, publish
+from .publish import DEAD_LETTERS, publish, publish_all
 
 LOCK_MS = const(60000)
 _LONGEST = const(0x100000)  # octets of a message or of a batch
@@ -84,14 +84,12 @@ class BusIncoming(Requests):
         self.message = None
         try:
             if self._refused is None:
-                whole = []
-                for one in self._unpacked(octets) if self._batch else (octets,):
-                    whole.append(self._read(one))
-                for head, sections, body, one, ttl_ms in whole:
-                    publish(
-                        self.connection.broker, head, sections, len(one) - body,
-                        lambda i, n, one=one, body=body: one[body + i : body + i + n], ttl_ms,
-                    )  # fmt: skip
+                broker = self.connection.broker
+                if self._batch:
+                    rows = [self._read(one) for one in self._unpacked(octets)]
+                    publish_all(broker, rows)
+                else:
+                    publish(broker, *self._read(octets))
                 return None
         except AMQPError as error:
             self._refused = error
@@ -126,7 +124,7 @@ class BusIncoming(Requests):
         return sections.body
 
     def _read(self, octets):
-        """(head, sections, index of the body in *octets*, *octets*, time to live) of a message."""
+        """The message *octets* as arguments of publish()."""
         body = self._check(octets)
         sections = self.connection.sections
         ttl_ms = sections.ttl_ms
@@ -140,7 +138,11 @@ class BusIncoming(Requests):
         if constructor(envelope.properties[0]) == 0x40:
             envelope.properties[0] = str(hexlify(urandom(16)), "utf-8")
         envelope.annotate("x-opt-enqueued-time", timestamp(now_ms()))
-        return head, envelope.octets(), body, octets, ttl_ms
+
+        def read(i, n):
+            return octets[body + i : body + i + n]
+
+        return head, envelope.octets(), len(octets) - body, read, ttl_ms
 
 
 class BusOutgoing(Outgoing):
