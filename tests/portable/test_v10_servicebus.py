@@ -467,7 +467,7 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all():
     assert send(peer, many(3), 0, 0x80013700).value[0].value[0].text == busy
     assert depth(made, b"two") == 0 and left() == before
     assert send(peer, many(2), 0, 0x80013700).descriptor == ACCEPTED
-    # More than is taken as a whole, and than clients' transactions may have; until the store is full.
+    # More than is taken as a whole, and than a transaction of clients may have; until it is full.
     assert send(peer, many(80), 1, 0x80013700).descriptor == ACCEPTED
     sent = 80
     while send(peer, many(20), 1, 0x80013700).descriptor == ACCEPTED:
