@@ -51,6 +51,20 @@ def test_both_sides_may_close_at_once():
     assert peer.works()
 
 
+def test_a_channel_closed_by_both_sides_is_free_without_a_close_ok():
+    world = World()
+    peer = world.client()
+    before = world.free()
+    peer.open(2)
+    peer.names(wire.get(2, "missing") + wire.close_channel(2))
+    assert world.free() == before
+    peer.open(2)
+    assert peer.names(wire.get(2, "missing") + wire.close_channel(2)) == [
+        "channel.close", "channel.close-ok",
+    ]  # fmt: skip
+    assert peer.works()
+
+
 def test_a_closed_channels_number_is_free_again():
     world = World()
     before = world.free()

@@ -390,9 +390,8 @@ class Channel(ContentReader, Topology):
         raise CommandInvalid("channel.flow-ok without a flow")
 
     def on_channel_close(self, code, reason, class_id, method_id):
-        if not self.closing:
-            self.connection.forget_channel(self.number)
-        # Else both closed at once, and the peer still owes us its close-ok.
+        # When both closed at once the peer still owes us its close-ok, but not all peers send it.
+        self.connection.forget_channel(self.number)
         self._reply(_CHANNEL_CLOSE_OK)
 
     def on_channel_close_ok(self):

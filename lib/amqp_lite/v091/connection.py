@@ -260,6 +260,8 @@ class Connection(FrameReader):
             if method == _BASIC_ACK or method == _BASIC_NACK:
                 channel.on_ack(buf, i, end, method)
                 return True
+        elif method == _CHANNEL_CLOSE_OK and number and self.state == _RUNNING:
+            return True  # both closed at once, see Channel.on_channel_close()
         row = RECEIVED.get(method)
         if self.state == _CLOSING and method not in (_CONNECTION_CLOSE, _CONNECTION_CLOSE_OK):
             return True
