@@ -6,7 +6,8 @@ NAMES = (
     "connections_opened", "connections_refused", "logins_refused", "peers_cut",
     "published", "delivered", "confirmed", "acknowledged", "redelivered", "returned",
     "unroutable", "dropped_expired", "dropped_max_length", "dropped_rejected",
-    "dropped_queue_deleted", "dropped_no_room", "dropped_store_full", "dropped_corrupt", "purged",
+    "dropped_queue_deleted", "dropped_no_room", "dropped_store_full", "dropped_corrupt",
+    "dropped_unselected", "purged",
     "refused_max_length", "blocked", "callback_errors",
 )  # fmt: skip
 

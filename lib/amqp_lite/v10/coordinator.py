@@ -240,6 +240,8 @@ def associate(link, fields):
 class Coordinator(Requests):
     """The link on which a controller declares and discharges."""
 
+    confirms = 0
+
     def __init__(self, link):
         Requests.__init__(self, link, None, None)
         self._most = _MOST

@@ -60,6 +60,8 @@ def _tag_hash(fields):
 class Incoming(Link):
     """The peer sends: its messages go to an exchange or a queue."""
 
+    confirms = 1  # message by each delivery that is accepted
+
     def __init__(self, session, handle, name):
         Link.__init__(self, session, handle, name, False)
         self.progress = 0  # ticks of the last octets of `message`
@@ -356,7 +358,7 @@ class Incoming(Link):
             self.count_top = self.count_top + 1 & 3
         state = self._publish()
         if not self._settled:
-            self.session.settle(self._id, self._id_top, state)
+            self.session.settle(self._id, self._id_top, state, self.confirms)
         if self.credit <= self.connection.credit // 2:
             self._grant()
 

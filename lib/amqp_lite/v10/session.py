@@ -85,7 +85,7 @@ class Session:
         self.next_id = 0  # delivery-id of the next one, likewise in two parts
         self.next_id_top = 0
         # Deliveries of the peer that no queue refused and the store may not have yet: [first, top
-        # of it, last, top of it], one after the other; and such lists to be used again.
+        # of it, last, top of it, messages], one after the other; and such lists to be used again.
         self._accepted = []
         self._spare = []
         self.due_id = -1  # delivery-id of the peer's next one, lower 30 bits; -1: any
@@ -331,8 +331,11 @@ class Session:
         self.received()
         return True
 
-    def settle(self, low, top, state):
-        """Settle a delivery of the peer with *state* (octets); None: accepted, once stored."""
+    def settle(self, low, top, state, messages=1):
+        """Settle a delivery of the peer with *state* (octets); None: accepted, once stored.
+
+        messages  how many of them that confirms
+        """
         if state is not None:
             first = struct.pack(">BIBB", 0x70, top << 30 | low, 0x40, 0x41)
             head = struct.pack(">BBBBIIB", 0, 0x53, DISPOSITION, 0xD0, 12 + len(state), 5, 0x41)
@@ -343,12 +346,14 @@ class Session:
             if last[2] + 1 & _SERIAL == low:
                 last[2] = low
                 last[3] = top
+                last[4] += messages
                 return
         else:
             self._failures = self.connection.broker.failures  # what failed before is none of it
-        row = self._spare.pop() if self._spare else [0, 0, 0, 0]
+        row = self._spare.pop() if self._spare else [0, 0, 0, 0, 0]
         row[0] = row[2] = low
         row[1] = row[3] = top
+        row[4] = messages
         self._accepted.append(row)
 
     def is_behind(self):
@@ -366,7 +371,7 @@ class Session:
             if not output.disposition(self.channel, row[0], row[1], row[2], row[3], state):
                 return
             if state is _ACCEPTED:
-                broker.metrics.confirmed += (row[2] - row[0] & _SERIAL) + 1
+                broker.metrics.confirmed += row[4]
             self._spare.append(self._accepted.pop(0))
         self._failures = broker.failures
 

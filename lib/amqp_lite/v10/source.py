@@ -312,6 +312,7 @@ class Receiver(Outgoing):
     def deliver(self, consumer, entry):
         if self._private and self._filters.selector is not None:
             if not self._selects(entry.message):
+                self.connection.broker.metrics.dropped_unselected += 1
                 entry.queue.settle(entry)
                 return
         Outgoing.deliver(self, consumer, entry)

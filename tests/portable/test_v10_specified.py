@@ -1,0 +1,36 @@
+"""What a review of AMQP 1.0 against its specification found: each test failed once."""
+
+from amqp_lite.v10.performatives import ACCEPTED
+from clients10 import ask, deliveries, outcomes, receiver, sender, session, take
+from test_v10_sources import SELECTOR, filters, publish
+from test_v10_transactions import commit, declare, discharge, post, start
+from wire10 import message, transfer
+from world import World
+
+# --- counters ---
+
+
+def test_a_discharge_confirms_no_message():
+    world, peer, _ = start("q")
+    sender(peer, "/queues/q")
+    work = declare(peer, 0)
+    ask(peer, post(work, message(b"1", durable=True), 1))
+    assert commit(peer, work, 2) is None
+    assert world.broker.metrics.confirmed == 0
+    work = declare(peer, 3)
+    found = ask(peer, transfer(message(b"2", durable=True), 4) + discharge(work, 5))
+    assert outcomes(found) == [(4, 5, True, ACCEPTED)], found  # both in one
+    assert world.broker.metrics.confirmed == 1
+
+
+def test_what_a_subscription_does_not_select_is_counted():
+    world = World()
+    peer = session(world)
+    chosen = filters(SELECTOR, "colour = 'red'")
+    receiver(peer, "/exchange/amq.topic/a.*", 10, filter=chosen)
+    other = session(world)
+    sender(other, None)
+    for k, colour in enumerate(("red", "blue", "blue")):
+        publish(other, k, b"x", headers={"colour": colour})
+    assert len(deliveries(take(peer))) == 1
+    assert world.broker.metrics.dropped_unselected == 2
