@@ -1,10 +1,11 @@
 """What a review of AMQP 1.0 against its specification found: each test failed once."""
 
-from amqp_lite.v10.performatives import ACCEPTED
+from amqp_lite.v10.performatives import ACCEPTED, TRANSFER, described, uint
+from amqp_lite.v10.values import Typed
 from clients10 import ask, deliveries, outcomes, receiver, sender, session, take
 from test_v10_sources import SELECTOR, filters, publish
-from test_v10_transactions import commit, declare, discharge, post, start
-from wire10 import message, transfer
+from test_v10_transactions import commit, declare, discharge, post, result, start
+from wire10 import AMQP, frame, message, transfer
 from world import World
 
 # --- counters ---
@@ -34,3 +35,20 @@ def test_what_a_subscription_does_not_select_is_counted():
         publish(other, k, b"x", headers={"colour": colour})
     assert len(deliveries(take(peer))) == 1
     assert world.broker.metrics.dropped_unselected == 2
+
+
+# --- transfers ---
+
+
+def test_a_message_of_another_format_is_rejected():
+    world = World()
+    world.client().queue("q")
+    peer = session(world)
+    sender(peer, "/queues/q")
+    batch = frame(
+        AMQP, 0, described(
+            TRANSFER, uint(0), uint(0), b"t", Typed(0x70, 0x80013700), None, None
+        ) + message(message(b"inside")),
+    )  # fmt: skip
+    assert result(ask(peer, batch), 0) == "amqp:not-implemented"
+    assert outcomes(ask(peer, transfer(message(b"x"), 1))) == [(1, 1, True, ACCEPTED)]

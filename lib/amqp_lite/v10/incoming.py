@@ -19,6 +19,7 @@ from ..errors import (
     ContentTooLarge,
     NotAllowed,
     NotFound,
+    NotImplementedHere,
     ResourceLimitExceeded,
     SyntaxFailure,
 )
@@ -45,7 +46,8 @@ _TAG = const(32)  # octets, AMQP 1.0 §2.8.7
 _SOURCE, _TARGET, _INITIAL_COUNT = const(5), const(6), const(9)
 _ADDRESS, _DYNAMIC, _TARGET_CAPABILITIES = const(0), const(4), const(6)
 _FLOW_ECHO = const(9)
-_ID, _DELIVERY_TAG, _SETTLED, _MORE, _ABORTED = const(1), const(2), const(4), const(5), const(9)
+_ID, _DELIVERY_TAG, _FORMAT, _SETTLED = const(1), const(2), const(3), const(4)
+_MORE, _ABORTED = const(5), const(9)
 _STATE = const(7)
 
 _RELEASED = b"\x00\x53\x26\x45"
@@ -210,7 +212,9 @@ class Incoming(Link):
                 if self._head is not None or self._exchange is not None:
                     raise  # the link's own fault, not this message's
                 self._refused = error
-            except (SyntaxFailure, InvalidField, ResourceLimitExceeded, NotAllowed) as error:
+            except (
+                SyntaxFailure, InvalidField, ResourceLimitExceeded, NotAllowed, NotImplementedHere
+            ) as error:  # fmt: skip
                 self._refused = error
         self._amid = True
         self._settled = False
@@ -227,6 +231,8 @@ class Incoming(Link):
     def _begin_message(self, fields, buf, i, end, more):
         broker = self.connection.broker
         sections = self.connection.sections
+        if fields.uint(_FORMAT, 0):
+            raise NotImplementedHere("message-format: we have only 0, that of AMQP 1.0 §3.2")
         try:
             sections.scan(buf, i, end, not more and not fields.boolean(_MORE))
         except Incomplete:
