@@ -52,3 +52,17 @@ def test_a_message_of_another_format_is_rejected():
     )  # fmt: skip
     assert result(ask(peer, batch), 0) == "amqp:not-implemented"
     assert outcomes(ask(peer, transfer(message(b"x"), 1))) == [(1, 1, True, ACCEPTED)]
+
+
+def test_the_payload_of_an_aborted_transfer_is_for_nobody():
+    world = World(message_max=600)
+    world.client().queue("q")
+    peer = session(world)
+    sender(peer, "/queues/q")
+    half = message(b"x" * 500)
+    found = ask(
+        peer, transfer(half, 0, more=True) + transfer(half, None, tag=None, aborted=True)
+        + transfer(message(b"y"), 1),
+    )  # fmt: skip
+    assert outcomes(found) == [(1, 1, True, ACCEPTED)], found
+    assert receiver(peer, "/queues/q", 5) == [(0, False, message(b"y"))]

@@ -176,12 +176,13 @@ class Incoming(Link):
             or (fields.has(_DELIVERY_TAG) and _tag_hash(fields) != self._tag)
         ):
             raise NotAllowedNow("a delivery inside of another one on the same link")
+        elif fields.boolean(_ABORTED):
+            self._abandon()  # before its payload counts, which is for nobody
         elif self.message is not None and not self._go_on(buf, i, end, more):
             return False
         self._settled = self._settled or fields.boolean(_SETTLED)
         self._more = fields.boolean(_MORE)
         if fields.boolean(_ABORTED):
-            self._abandon()
             self._settled = True
             self._more = False
             self._refused = ABORTED_BY_PEER
