@@ -13,6 +13,7 @@ class AMQPError(Exception):
     """Base of everything a peer is told."""
 
     code = 541
+    info = None  # more of it for AMQP 1.0, a dict by symbols
 
     def __init__(self, text):
         super().__init__(text)

@@ -1,7 +1,8 @@
 """What a review of AMQP 1.0 against its specification found: each test failed once."""
 
+import wire10
 from amqp_lite.v10.performatives import ACCEPTED, TRANSFER, described, uint
-from amqp_lite.v10.values import Typed
+from amqp_lite.v10.values import Symbol, Typed
 from clients10 import ask, deliveries, outcomes, receiver, sender, session, take
 from test_v10_sources import SELECTOR, filters, publish
 from test_v10_transactions import commit, declare, discharge, post, result, start
@@ -66,3 +67,25 @@ def test_the_payload_of_an_aborted_transfer_is_for_nobody():
     )  # fmt: skip
     assert outcomes(found) == [(1, 1, True, ACCEPTED)], found
     assert receiver(peer, "/queues/q", 5) == [(0, False, message(b"y"))]
+
+
+def test_a_settled_message_to_nowhere_ends_its_anonymous_link():
+    world = World()
+    world.client().queue("q")
+    peer = session(world)
+    sender(peer, None)
+    assert ask(peer, transfer(message(b"1", to="/queues/q"), 0, settled=True)) == []
+    found = ask(peer, transfer(message(b"2", to="/queues/gone"), 1, settled=True))
+    assert [wire10.error_of(row) for row in found] == ["amqp:not-found"]
+    assert found[0][2][2].value[2] == {Symbol("delivery-tag"): b"t"}
+    ask(peer, wire10.detach(0))
+    # On a link with an address it is only lost, and an aborted one is nobody's.
+    sender(peer, "/queues/q", "other")
+    assert ask(peer, transfer(message(b"3") * 2, 2, settled=True)) == []
+    ask(peer, wire10.detach(0))
+    sender(peer, None)
+    half = message(b"4", to="/queues/gone")
+    assert ask(peer, transfer(half, 3, more=True) + transfer(b"", None, aborted=True)) == []
+    # Of one that is not settled its outcome tells.
+    found = ask(peer, transfer(half, 4, tag=b"last"))
+    assert found[0][2][4].value[0].value[2] == {Symbol("delivery-tag"): b"last"}

@@ -38,6 +38,7 @@ from .performatives import (
     error_value,
 )
 from .sections import Body, Incomplete
+from .values import Symbol
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _TAG = const(32)  # octets, AMQP 1.0 §2.8.7
@@ -217,6 +218,8 @@ class Incoming(Link):
                 SyntaxFailure, InvalidField, ResourceLimitExceeded, NotAllowed, NotImplementedHere
             ) as error:  # fmt: skip
                 self._refused = error
+            if self._refused is not None and self._tells_errors():
+                self._refused.info = {Symbol("delivery-tag"): fields.octets(_DELIVERY_TAG)}
         self._amid = True
         self._settled = False
         return True
@@ -366,8 +369,19 @@ class Incoming(Link):
         state = self._publish()
         if not self._settled:
             self.session.settle(self._id, self._id_top, state, self.confirms)
+        elif self._refused is not None and self._refused is not ABORTED_BY_PEER:
+            if self._tells_errors():
+                self.session.cancel(self, self._refused)
+                return
         if self.credit <= self.connection.credit // 2:
             self._grant()
+
+    def _tells_errors(self):
+        """Whether the peer has to hear why a message is refused: the link ends if it settled that.
+
+        So it is at the anonymous terminus, see Using the Anonymous Terminus §2.2.2.
+        """
+        return self._head is None and self._exchange is None
 
     def _publish(self):
         """Route the whole message: the octets of its outcome; None: accepted when it is stored."""

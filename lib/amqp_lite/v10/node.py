@@ -17,7 +17,7 @@ from ..errors import (
     SyntaxFailure,
 )
 from .codec import check_value, skip_value
-from .incoming import ABORTED_BY_PEER, Incoming
+from .incoming import Incoming
 from .outgoing import Outgoing
 from .performatives import (
     ACCEPTED,
@@ -203,12 +203,8 @@ class Requests(Incoming):
             return described(ACCEPTED)
         return described(REJECTED, error_value(self._refused))
 
-    def on_payload_end(self):
-        Incoming.on_payload_end(self)
-        error = self._refused
-        if self._settled and error is not None and not self._amid and error is not ABORTED_BY_PEER:
-            # Who has settled a request learns nothing by its outcome, and waits for an answer.
-            self.session.cancel(self, error)
+    def _tells_errors(self):
+        return True  # who sends it waits for an answer
 
     def _act_on(self, octets):
         request = Request(octets, self.connection.terminus)

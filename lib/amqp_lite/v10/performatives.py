@@ -345,7 +345,7 @@ def error_value(error):
     text = error.text[:_DESCRIPTION]
     if len(text.encode()) > 2 * _DESCRIPTION:
         text = text[: _DESCRIPTION // 2]  # so that it fits in the smallest frame
-    return described_value(ERROR, Symbol(condition_of(error)), text)
+    return described_value(ERROR, Symbol(condition_of(error)), text, error.info)
 
 
 def frame(kind, channel, body):
