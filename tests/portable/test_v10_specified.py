@@ -1,11 +1,22 @@
 """What a review of AMQP 1.0 against its specification found: each test failed once."""
 
 import wire10
+from amqp_lite.broker.transaction import ledger_of
 from amqp_lite.v10.performatives import ACCEPTED, TRANSFER, described, uint
 from amqp_lite.v10.values import Symbol, Typed
 from clients10 import ask, deliveries, outcomes, receiver, sender, session, take
+from sessions10 import state
 from test_v10_sources import SELECTOR, filters, publish
-from test_v10_transactions import commit, declare, discharge, post, result, start
+from test_v10_transactions import (
+    commit,
+    declare,
+    discharge,
+    post,
+    result,
+    start,
+    states,
+    waiting,
+)
 from wire10 import AMQP, frame, message, transfer
 from world import World
 
@@ -89,3 +100,53 @@ def test_a_settled_message_to_nowhere_ends_its_anonymous_link():
     # Of one that is not settled its outcome tells.
     found = ask(peer, transfer(half, 4, tag=b"last"))
     assert found[0][2][4].value[0].value[2] == {Symbol("delivery-tag"): b"last"}
+
+
+# --- transactions ---
+
+
+def test_a_topic_without_subscribers_takes_messages_in_a_transaction():
+    world, peer, _ = start()
+    sender(peer, "/topic/nobody")
+    work = declare(peer, 0)
+    found = ask(peer, post(work, message(b"1"), 1))
+    assert states(found) == [(1, True, work, ACCEPTED)], found
+    assert commit(peer, work, 2) is None
+
+
+def test_a_settled_posting_to_nowhere_is_a_rollback():
+    world, peer, _ = start("q")
+    free = world.free()
+    sender(peer, None)
+    work = declare(peer, 0)
+    ask(peer, post(work, message(b"1", to="/queues/q"), 1))
+    assert ask(peer, post(work, message(b"2", to="/queues/gone"), 2, settled=True)) == []
+    assert commit(peer, work, 3) == "amqp:transaction:rollback"
+    assert waiting(world) == 0 and world.free() == free
+
+
+def test_a_transaction_with_half_a_message_is_rolled_back():
+    world, peer, _ = start("q")
+    free = world.free()
+    alive = ledger_of(world.broker).alive
+    sender(peer, "/queues/q")
+    sender(peer, "/queues/q", "other", handle=1)
+    first, second = message(b"1", durable=True), message(b"2" * 50, durable=True)
+    for k, ending in enumerate((
+        transfer(second[20:], None, tag=None),  # it goes on when all is over,
+        transfer(b"", None, tag=None, aborted=True),  # or is aborted then,
+        wire10.detach(0),  # or its link ends.
+    )):  # fmt: skip
+        work = declare(peer, 4 * k)
+        ask(peer, post(work, first, 4 * k + 1, 1))
+        ask(peer, transfer(second[:20], 4 * k + 2, more=True, state=state(work)))
+        assert commit(peer, work, 4 * k + 3) == "amqp:transaction:rollback"
+        ask(peer, ending)
+        assert waiting(world) == 0 and ledger_of(world.broker).alive == alive
+    assert world.free() == free
+    # A link that ends in the middle takes only its half message with it.
+    sender(peer, "/queues/q", "third")
+    work = declare(peer, 12)
+    ask(peer, post(work, first, 13, 1))
+    ask(peer, transfer(second[:20], 14, more=True, state=state(work)) + wire10.detach(0))
+    assert commit(peer, work, 15) is None and waiting(world) == 1

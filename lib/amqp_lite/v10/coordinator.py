@@ -84,8 +84,11 @@ def find(connection, txn_id):
 class Work:
     """One transaction that was declared and not discharged.
 
-    link  that of its controller
+    link     that of its controller
+    posting  deliveries that are being posted in it
     """
+
+    posting = 0
 
     def __init__(self, link):
         self.link = link
@@ -110,14 +113,18 @@ class Work:
         self.transaction.begin()  # it lives until it is discharged
         self._failed = error
 
-    def publish(self, message, error, is_routed):
-        """Publish in it *message*, whose reference it takes: the octets of its state.
+    def publish(self, link, message, error):
+        """Publish in it *message* of *link*, whose reference it takes: the octets of its state.
 
         error  for which it was refused: there is no message then; or None
         """
-        if message is not None:
+        self.posting -= 1
+        if message is None:
+            if link.lost_error() is not None and self._failed is None:
+                self._fail(error)  # nothing else would tell
+        else:
             error = self._failed
-            if error is None and is_routed:
+            if error is None and link.is_routed():
                 try:
                     self.transaction.publish(message)
                     return self.state(described_value(ACCEPTED))
@@ -187,6 +194,8 @@ class Work:
     def commit(self):
         """Do it all. The error for which that cannot be; None: it is done."""
         self._leave_all()  # what goes out from now on is of no transaction
+        if self._failed is None and self.posting:
+            self._failed = RolledBack("half a message was posted")
         if self._failed is None:
             try:
                 self.transaction.commit()
@@ -198,6 +207,7 @@ class Work:
         """It was committed: what was acquired and not settled stays where it is."""
         self._leave_all()
         del self.link.connection.works[self.txn_id]
+        self._failed = self._failed or UnknownTransaction("it was discharged")
 
     def rollback(self):
         self.end()

@@ -222,6 +222,8 @@ class Incoming(Link):
                 self._refused.info = {Symbol("delivery-tag"): fields.octets(_DELIVERY_TAG)}
         self._amid = True
         self._settled = False
+        if self._work is not None:
+            self._work.posting += 1
         return True
 
     def _work_in(self, fields):
@@ -369,12 +371,15 @@ class Incoming(Link):
         state = self._publish()
         if not self._settled:
             self.session.settle(self._id, self._id_top, state, self.confirms)
-        elif self._refused is not None and self._refused is not ABORTED_BY_PEER:
-            if self._tells_errors():
-                self.session.cancel(self, self._refused)
-                return
+        elif self.lost_error() is not None and self._work is None and self._tells_errors():
+            self.session.cancel(self, self._refused)
+            return
         if self.credit <= self.connection.credit // 2:
             self._grant()
+
+    def lost_error(self):
+        """Why a message that its sender has settled is refused; None: it is not."""
+        return None if not self._settled or self._refused is ABORTED_BY_PEER else self._refused
 
     def _tells_errors(self):
         """Whether the peer has to hear why a message is refused: the link ends if it settled that.
@@ -399,7 +404,7 @@ class Incoming(Link):
         broker.promised -= self._promised
         self._promised = 0
         if self._work is not None:
-            return self._work.publish(message, self._refused, self._is_routed())
+            return self._work.publish(self, message, self._refused)
         if self._refused is not None:
             return described(REJECTED, error_value(self._refused))
         queues = broker.publish(message, self._route, self._stamp)
@@ -409,10 +414,10 @@ class Incoming(Link):
             return described(REJECTED, error_value(full))
         return None if queues or self._lossy else _RELEASED
 
-    def _is_routed(self):
+    def is_routed(self):
         """Whether its message goes somewhere, as far as can be told before it is published."""
         route = self._route
-        return route is None or route.stamp != self._stamp or route.by_headers or route.count
+        return self._lossy or route.stamp != self._stamp or route.by_headers or route.count
 
     def _abandon(self):
         """Drop the half-received message."""
@@ -438,6 +443,8 @@ class Incoming(Link):
 
     def release(self):
         """It has ended."""
+        if self._amid and self._work is not None:
+            self._work.posting -= 1
         self._abandon()
         self.connection.forget_taker(self)
         queue = self.noted()
