@@ -150,3 +150,43 @@ def test_a_transaction_with_half_a_message_is_rolled_back():
     ask(peer, post(work, first, 13, 1))
     ask(peer, transfer(second[:20], 14, more=True, state=state(work)) + wire10.detach(0))
     assert commit(peer, work, 15) is None and waiting(world) == 1
+
+
+
+# --- messages in pieces ---
+
+
+def test_the_first_transfer_may_end_anywhere():
+    world = World()
+    world.client().queue("q", durable=1)
+    free = world.free()
+    peer = session(world)
+    sender(peer, "/queues/q")
+    reader = session(world)
+    receiver(reader, "/queues/q", 1000)
+    number = 0
+    for size in (4, 3000):  # the second one is stored as it comes
+        octets = message(b"x" * size, durable=True, subject="s", headers={"k": "v" * 9})
+        for cut in range(1, min(len(octets), 50)):
+            found = ask(
+                peer, transfer(octets[:cut], number, more=True)
+                + transfer(octets[cut : cut + 2], None, tag=None, more=True)
+                + transfer(octets[cut + 2 :], None, tag=None),
+            )  # fmt: skip
+            assert outcomes(found) == [(number, number, True, ACCEPTED)], (cut, found)
+            assert [row[2] for row in deliveries(take(reader))] == [octets], cut
+            ask(reader, wire10.disposition(number))
+            number += 1
+    # Half of the sections alone are no message, and may be left, too.
+    found = ask(
+        peer, transfer(octets[:9], number, more=True) + transfer(b"", None, tag=None)
+    )  # fmt: skip
+    assert result(found, number) == "amqp:decode-error"
+    ask(peer, transfer(octets[:9], number + 1, more=True))
+    ask(peer, transfer(b"", None, tag=None, aborted=True) + transfer(octets, number + 2))
+    assert [row[2] for row in deliveries(take(reader))] == [octets]
+    ask(reader, wire10.disposition(number))
+    reader.vanish()
+    peer.vanish()
+    after = world.free()
+    assert after["blocks"] == free["blocks"] and after["promised"] == 0

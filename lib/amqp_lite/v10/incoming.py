@@ -69,6 +69,7 @@ class Incoming(Link):
         Link.__init__(self, session, handle, name, False)
         self.progress = 0  # ticks of the last octets of `message`
         self._refused = None  # the error for which what is being received is dropped
+        self._early = None  # octets of sections before the body, the rest of which is to come
         self._head = None  # exchange and routing key as two short strings; None: each says it
         self._exchange = None  # of those that say the key alone
         self._lossy = False  # nobody needs to want a message: it is for a topic of JMS
@@ -179,6 +180,9 @@ class Incoming(Link):
             raise NotAllowedNow("a delivery inside of another one on the same link")
         elif fields.boolean(_ABORTED):
             self._abandon()  # before its payload counts, which is for nobody
+        elif self._early is not None:
+            if not self._try_message(fields, buf, i, end, more):
+                return False
         elif self.message is not None and not self._go_on(buf, i, end, more):
             return False
         self._settled = self._settled or fields.boolean(_SETTLED)
@@ -207,23 +211,36 @@ class Incoming(Link):
         self._refused = None
         self._work = self._work_in(fields) if fields.has(_STATE) else None
         if not fields.boolean(_ABORTED):
-            try:
-                if not self._begin_message(fields, buf, i, end, more):
-                    return False
-            except (ContentTooLarge, NotFound, AccessRefused) as error:
-                if self._head is not None or self._exchange is not None:
-                    raise  # the link's own fault, not this message's
-                self._refused = error
-            except (
-                SyntaxFailure, InvalidField, ResourceLimitExceeded, NotAllowed, NotImplementedHere
-            ) as error:  # fmt: skip
-                self._refused = error
-            if self._refused is not None and self._tells_errors():
-                self._refused.info = {Symbol("delivery-tag"): fields.octets(_DELIVERY_TAG)}
+            if not self._try_message(fields, buf, i, end, more):
+                return False
         self._amid = True
         self._settled = False
         if self._work is not None:
             self._work.posting += 1
+        return True
+
+    def _try_message(self, fields, buf, i, end, more):
+        """Begin a message with these octets behind those that came early. False: no memory now."""
+        early = self._early
+        if early is not None:
+            self._early = None
+            buf = memoryview(early + bytes(buf[i:end]))
+            i = 0
+            end = len(buf)
+        try:
+            if not self._begin_message(fields, buf, i, end, more):
+                self._early = early
+                return False
+        except (ContentTooLarge, NotFound, AccessRefused) as error:
+            if self._head is not None or self._exchange is not None:
+                raise  # the link's own fault, not this message's
+            self._refused = error
+        except (
+            SyntaxFailure, InvalidField, ResourceLimitExceeded, NotAllowed, NotImplementedHere
+        ) as error:  # fmt: skip
+            self._refused = error
+        if self._refused is not None and self._tells_errors():
+            self._refused.info = {Symbol("delivery-tag"): fields.octets(_DELIVERY_TAG)}
         return True
 
     def _work_in(self, fields):
@@ -242,7 +259,12 @@ class Incoming(Link):
         try:
             sections.scan(buf, i, end, not more and not fields.boolean(_MORE))
         except Incomplete:
-            raise ResourceLimitExceeded("the sections before the body are too long")
+            if not fields.boolean(_MORE) and not more:
+                raise SyntaxFailure("the message ends within a section")
+            if more or end - i > broker.properties_most:
+                raise ResourceLimitExceeded("the sections before the body are too long")
+            self._early = bytes(buf[i:end])
+            return True
         self._check_user(sections, buf)
         head = self._head or self._head_of(sections, buf)
         route = broker.route(head, 0, len(head))
@@ -424,6 +446,7 @@ class Incoming(Link):
         broker = self.connection.broker
         if broker.longest_waiting is self:
             broker.longest_waiting = None
+        self._early = None
         if self.message is not None:
             broker.pool.release(self.message)
             broker.promised -= self._promised
