@@ -133,6 +133,7 @@ def test_opens_that_cannot_be():
         (wire10.close(), "amqp:not-allowed"),
         (frame(AMQP, 0, described(performative.OPEN)), "amqp:invalid-field"),
         (frame(AMQP, 0, described(performative.OPEN, 5)), "amqp:invalid-field"),
+        (frame(AMQP, 1, described(performative.OPEN, "x")), "amqp:connection:framing-error"),
         (
             wire10.open_connection()[:3]
             + bytes((wire10.open_connection()[3] + 1,))

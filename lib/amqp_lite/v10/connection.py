@@ -243,6 +243,8 @@ class Connection(FrameReader):
         elif self.state == _AWAIT_OPEN:
             if code != OPEN:
                 raise NotAllowedNow("%s, an open was due" % fields.name())
+            if channel:
+                raise FramingError("an open on channel %d" % channel)  # AMQP 1.0 §2.4.1
             self._on_open()
         elif code == CLOSE:
             self._on_close()
