@@ -336,7 +336,7 @@ def test_a_queue_that_is_deleted():
     world.run()
     found = ask(peer, b"")
     assert names(found) == ["detach"]
-    assert wire10.error_of(found[0]) == "amqp:link:detach-forced"
+    assert wire10.error_of(found[0]) == "amqp:resource-deleted"
     assert ask(peer, wire10.detach(1)) == []
     other.queue("q")
     receiver(peer, "q", 5)

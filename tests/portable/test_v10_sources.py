@@ -272,7 +272,7 @@ def test_the_end_of_a_browsed_queue():
     peer = session(world)
     ask(peer, wire10.attach_receiver("down", "q", 1, mode="copy"))
     old.send(wire.delete_queue(1, "q"))
-    assert wire10.error_of(take(peer)[0]) == "amqp:link:detach-forced"
+    assert wire10.error_of(take(peer)[0]) == "amqp:resource-deleted"
 
 
 # --- outcomes ---

@@ -33,7 +33,7 @@ class ConditionError(AMQPError):
 
 
 STOLEN = "amqp:link:stolen"
-DETACH_FORCED = "amqp:link:detach-forced"
+RESOURCE_DELETED = "amqp:resource-deleted"
 # By the reply codes of errors.py.
 _CONDITIONS = {
     311: "amqp:link:message-size-exceeded",

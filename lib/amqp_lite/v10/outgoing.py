@@ -8,7 +8,7 @@ from ..broker.message import AMQP10
 from ..compat import const, load
 from ..errors import AMQPError
 from .address import parse_source, queue_address
-from .conditions import DETACH_FORCED, ConditionError
+from .conditions import RESOURCE_DELETED, ConditionError
 from .link import COORDINATION, Link, typed_value
 from .performatives import HEADER, SOURCE, TARGET, described, uint
 from .sections import section_at
@@ -173,7 +173,7 @@ class Outgoing(Link):
                 entry.consumer = None
             entry = entry.next
         self._forget(consumer)
-        self.session.cancel(self, ConditionError(DETACH_FORCED, "the queue is gone"))
+        self.session.cancel(self, ConditionError(RESOURCE_DELETED, "the queue is gone"))
 
     # --- what the peer says ---
 

@@ -20,7 +20,7 @@ from ..broker.queue import is_behind
 from ..compat import const, load, ticks_diff
 from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
-from .conditions import DETACH_FORCED, STOLEN, ConditionError, InvalidField
+from .conditions import RESOURCE_DELETED, STOLEN, ConditionError, InvalidField
 from .link import has_capability
 from .outgoing import Outgoing
 from .performatives import SOURCE, TARGET, described_value, uint
@@ -376,7 +376,7 @@ class Browser(Receiver):
     def pump(self):
         queue = self.noted()
         if queue is None:
-            self.session.cancel(self, ConditionError(DETACH_FORCED, "the queue is gone"))
+            self.session.cancel(self, ConditionError(RESOURCE_DELETED, "the queue is gone"))
             return
         if self.credit:
             self._show(queue)
