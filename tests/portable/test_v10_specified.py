@@ -153,6 +153,26 @@ def test_a_transaction_with_half_a_message_is_rolled_back():
 
 
 
+# --- memory ---
+
+
+def test_messages_that_fill_their_blocks_take_no_more_than_there_are():
+    world = World()
+    world.client().queue("q")
+    free = world.free()
+    peer = session(world)
+    sender(peer, "/queues/q")
+    # Three blocks of 128 octets hold it, but not with its exchange and routing key.
+    octets = message(b"x" * (3 * 128 - 9))
+    assert len(octets) == 3 * 128 - 1
+    number = 0
+    while peer.engine.sessions[0].links[0].credit:
+        ask(peer, transfer(octets, number))
+        number += 1
+        assert world.free()["blocks"] == free["blocks"] - 4 * number
+    assert number > 20
+
+
 # --- messages in pieces ---
 
 

@@ -274,15 +274,11 @@ class Incoming(Link):
         first = sections.cut - sections.start
         size = first + sections.body - sections.resume
         needed = broker.entries_for(route, route.stamp, sections.durable)
-        message = broker.pool.begin(len(head))
+        message = broker.pool.begin(len(head) + size + (0 if stream else body))
         if message is None:
             return False
         chain = message.chain = broker.store.take_chain() if stream else None
-        if (
-            not broker.has_entries(needed)
-            or (stream and chain is None)
-            or not broker.pool.extend(message, size if stream else size + body)
-        ):
+        if not broker.has_entries(needed) or (stream and chain is None):
             broker.pool.release(message)
             return False
         broker.promised += needed
