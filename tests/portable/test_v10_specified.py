@@ -153,6 +153,24 @@ def test_a_transaction_with_half_a_message_is_rolled_back():
 
 
 
+# --- termini ---
+
+
+def test_the_source_of_a_queue_says_its_distribution_mode():
+    world = World()
+    world.client().queue("q")
+    peer = session(world)
+    for k, (address, given, mode) in enumerate((
+        ("/queues/q", {}, "move"), ("/queues/q", {"durable": 0}, "move"),
+        ("/queues/q", {"mode": "copy"}, "copy"), (None, {"dynamic": True}, "move"),
+        ("/exchange/amq.topic/a", {}, None), ("/exchange/amq.topic/a", {"durable": 0}, None),
+        ("/exchange/amq.topic/a", {"mode": "copy"}, "copy"),
+    )):  # fmt: skip
+        found = ask(peer, wire10.attach_receiver("r%d" % k, address, k, **given))
+        source = found[0][2][5].value + 7 * [None]
+        assert source[6] == (mode and Symbol(mode)), (address, given, found)
+
+
 # --- memory ---
 
 

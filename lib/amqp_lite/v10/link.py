@@ -77,8 +77,10 @@ class Link:
             return False
         return load("amqp_lite.v10.node").take_over(self, fields, address)
 
-    def _echo(self, fields, k, code):
+    def _echo(self, fields, k, code, *more):
         """The terminus in field *k* for the answer, as described() takes it.
+
+        more  fields behind `dynamic`
 
         What is not known here is left out, so that the peer sees that (§3.5.3): filters,
         properties, capabilities.
@@ -86,7 +88,8 @@ class Link:
         if not fields.has(k):
             return None
         terminus = self._terminus(fields, k, code)
-        return described_value(code, *[typed_value(terminus, n) for n in range(_DYNAMIC + 1)])
+        values = [typed_value(terminus, n) for n in range(_DYNAMIC + 1)]
+        return described_value(code, *(values + list(more)))
 
     def note(self, queue):
         """*queue*, or None, is what noted() answers, as long as it is there."""

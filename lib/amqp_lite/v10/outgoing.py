@@ -12,6 +12,7 @@ from .conditions import RESOURCE_DELETED, ConditionError
 from .link import COORDINATION, Link, typed_value
 from .performatives import HEADER, SOURCE, TARGET, described, uint
 from .sections import section_at
+from .values import Symbol
 
 _SERIAL = const(0x3FFFFFFF)  # what a board's numbers hold of a serial one; they wrap at 2**32
 _GROWTH = const(2)  # times the octets of 0-9-1 properties, at most, are more as sections
@@ -24,6 +25,8 @@ _ADDRESS, _DURABLE, _EXPIRY, _TIMEOUT, _DYNAMIC = const(0), const(1), const(2), 
 _MODE, _FILTER, _DEFAULT, _CAPABILITIES = const(6), const(7), const(8), const(10)
 _FLOW_COUNT, _FLOW_CREDIT, _FLOW_DRAIN, _FLOW_ECHO = const(5), const(6), const(8), const(9)
 _FLOW_PROPERTIES = const(10)
+
+MOVE = Symbol("move")
 
 
 class Outgoing(Link):
@@ -52,7 +55,8 @@ class Outgoing(Link):
             load("amqp_lite.v10.source").take_over(self, fields)  # late: few peers ask for more
             return
         target = self._echo(fields, _TARGET, TARGET)
-        source = self._echo(fields, _SOURCE, SOURCE)
+        # A queue can be browsed, too: the answer has to say which it is (§3.5.3).
+        source = self._echo(fields, _SOURCE, SOURCE, None, MOVE)
         terminus = self._terminus(fields, _SOURCE, SOURCE)
         if terminus.boolean(_DYNAMIC):
             queue = self.dynamic_queue(terminus, True)
@@ -62,6 +66,7 @@ class Outgoing(Link):
             queue, exchange = self.locate(where, READ)
             if queue is None:
                 queue = self.bind_private(exchange, where.key or b"", {})
+                source.value.pop()
         self.begin(fields, queue)
         self._answer(fields, source, target, uint(0))
 

@@ -22,7 +22,7 @@ from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
 from .conditions import RESOURCE_DELETED, STOLEN, ConditionError, InvalidField
 from .link import has_capability
-from .outgoing import Outgoing
+from .outgoing import MOVE, Outgoing
 from .performatives import SOURCE, TARGET, described_value, uint
 from .values import Symbol, Typed, read_value
 
@@ -169,7 +169,7 @@ class Receiver(Outgoing):
         if not fields.has(_SOURCE):
             self._find_again(fields)
             return
-        source = self._source(fields, filters.kept(exchange, where and where.key))
+        source = self._source(fields, filters.kept(exchange, where and where.key), exchange)
         terminus = self._terminus(fields, _SOURCE, SOURCE)
         if where is None:
             queue = self.dynamic_queue(terminus, True)
@@ -187,8 +187,11 @@ class Receiver(Outgoing):
         self.begin(fields, queue)
         self.consumer.chooses = int(self._filters.selector is not None)
 
-    def _source(self, fields, filters):
-        """The answer's source: all but what we do not have; with these *filters*."""
+    def _source(self, fields, filters, exchange):
+        """The answer's source: all but what we do not have; with these *filters*.
+
+        exchange  that it is; None: it is a queue
+        """
         terminus = self._terminus(fields, _SOURCE, SOURCE)
         values = [
             read_value(terminus.buf, terminus.at[k], True)[0] if terminus.has(k) else None
@@ -197,6 +200,8 @@ class Receiver(Outgoing):
         if terminus.has(_FILTER):
             values[_FILTER] = filters
         values[_CAPABILITIES] = None
+        if exchange is None:
+            values[_MODE] = values[_MODE] or MOVE
         outcome = values[_DEFAULT]
         if outcome is not None:
             # Before the terminus is scanned again, which is what reads it.
