@@ -2,7 +2,9 @@
 
 import wire10
 from amqp_lite.broker.transaction import ledger_of
+from amqp_lite.v091.codec import shortstr
 from amqp_lite.v10.performatives import ACCEPTED, TRANSFER, described, uint
+from amqp_lite.v10.servicebus.publish import publish as publish_to_bus
 from amqp_lite.v10.values import Symbol, Typed
 from clients10 import ask, deliveries, outcomes, receiver, sender, session, take
 from sessions10 import state
@@ -189,6 +191,18 @@ def test_messages_that_fill_their_blocks_take_no_more_than_there_are():
         number += 1
         assert world.free()["blocks"] == free["blocks"] - 4 * number
     assert number > 20
+
+
+def test_so_it_is_at_a_service_bus():
+    world = World()
+    world.client().queue("q")
+    free = world.free()
+    octets = message(b"x" * (3 * 128 - 9))
+    publish_to_bus(
+        world.broker, shortstr(b"") + shortstr(b"q"), b"", len(octets),
+        lambda i, n: octets[i : i + n],
+    )  # fmt: skip
+    assert world.free()["blocks"] == free["blocks"] - 4
 
 
 # --- messages in pieces ---

@@ -72,15 +72,12 @@ def _made(broker, route, head, sections, size, read, ttl_ms):
         raise ContentTooLarge("the sections before the body are too long")
     pool = broker.pool
     stream = size > broker.small_max and broker.is_stored_only(route, route.stamp)
-    message = pool.begin(len(head))
+    message = pool.begin(len(head) + len(sections) + (0 if stream else size))
     if message is None:
         raise ServerBusy("no memory for the message")
     chain = message.chain = broker.store.take_chain() if stream else None
-    if (
-        not broker.has_entries(broker.entries_for(route, route.stamp, True))
-        or (stream and chain is None)
-        or not pool.extend(message, len(sections) + (0 if stream else size))
-    ):
+    needed = broker.entries_for(route, route.stamp, True)
+    if not broker.has_entries(needed) or (stream and chain is None):
         pool.release(message)
         broker.freed = True
         raise ServerBusy("no memory for the message")
