@@ -101,8 +101,12 @@ def test_one_that_goes_alone_waits_for_the_others_without_turning_round():
     b.user.send(wire.publish(1, "bad", "x", "poison", DURABLE))
     b.run()
     uplink = b.upstream.uplinks[0]
+    parked = 0
     while not (uplink._waiting.count and uplink.link is not None):
         b.wait(100)
+        if b.status()["parked"] > parked:  # its pauses are at random, and were too short to be seen
+            parked += 1
+            b.user.send(wire.publish(1, "bad", "x", "poison", DURABLE))
     silence(b.client)
     b.publish("telemetry", b"normal")
     assert uplink.in_flight.count == 1 and uplink._waiting.head.alone
@@ -118,7 +122,7 @@ def test_one_that_goes_alone_waits_for_the_others_without_turning_round():
     b.wait(10000, 500)
     del b.client.room
     b.wait(60000, 500)
-    assert b.bodies("telemetry") == [b"normal"] and b.status()["parked"] == 1
+    assert b.bodies("telemetry") == [b"normal"] and b.status()["parked"] == parked + 1
 
 
 def check_unsendable(refused, *given_up):
