@@ -104,7 +104,7 @@ def test_one_that_goes_alone_waits_for_the_others_without_turning_round():
     parked = 0
     while not (uplink._waiting.count and uplink.link is not None):
         b.wait(100)
-        if b.status()["parked"] > parked:  # its pauses are at random, and were too short to be seen
+        if b.status()["parked"] > parked:  # its random pauses were too short to be seen
             parked += 1
             b.user.send(wire.publish(1, "bad", "x", "poison", DURABLE))
     silence(b.client)
