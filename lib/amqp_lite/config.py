@@ -6,8 +6,8 @@ An error is one line that begins with the path of the key, as in
 
 from binascii import a2b_base64
 
-from .broker.broker import MAX_TTL_MS
 from .broker.exchange import PREDECLARED
+from .broker.message import MAX_TTL_MS
 from .checks import (
     ABSENT,
     REQUIRED,

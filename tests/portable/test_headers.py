@@ -1,7 +1,8 @@
 """Matching of headers exchanges: all, any and their -with-x forms."""
 
 import wire
-from amqp_lite.broker.broker import check_match
+from amqp_lite.broker.arguments import check_binding
+from amqp_lite.broker.exchange import HEADERS
 from amqp_lite.errors import PreconditionFailed
 from amqp_lite.v091.codec import match_headers
 
@@ -97,11 +98,11 @@ def test_headers_are_found_behind_other_properties():
 
 def test_an_unknown_x_match_is_refused():
     for good in (b"all", b"any", b"all-with-x", b"any-with-x"):
-        check_match({b"x-match": good})
-    check_match({})
+        check_binding({b"x-match": good}, HEADERS)
+    check_binding({}, HEADERS)
     for bad in (b"", b"ALL", b"none", 1, None, True):
         try:
-            check_match({b"x-match": bad})
+            check_binding({b"x-match": bad}, HEADERS)
         except PreconditionFailed:
             continue
         assert False, bad

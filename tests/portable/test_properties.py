@@ -1,7 +1,7 @@
 """Content properties: wire octets and values, in both directions (AMQP 0-9-1 §4.2.6.1)."""
 
 import wire
-from amqp_lite.broker.broker import MAX_TTL_MS
+from amqp_lite.broker.message import MAX_TTL_MS
 from amqp_lite.errors import PreconditionFailed, SyntaxFailure
 from amqp_lite.v091 import codec
 from amqp_lite.v091.properties import read_properties, write_properties

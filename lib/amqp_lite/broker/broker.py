@@ -7,7 +7,7 @@ wheel. Methods raise the errors of errors.py; each protocol engine picks the sco
 from binascii import hexlify
 from os import urandom
 
-from ..compat import MICROPYTHON, equal, find_name, ticks_add, ticks_diff
+from ..compat import find_name, ticks_add, ticks_diff
 from ..errors import (
     AccessRefused,
     NotFound,
@@ -15,25 +15,20 @@ from ..errors import (
     ResourceLimitExceeded,
     StoreDamaged,
 )
+from .arguments import are_equivalent, check_binding, check_exchange, check_queue
 from .consumer import Consumer
-from .exchange import DEFAULT, HEADERS, PREDECLARED, Binding, Exchange
+from .exchange import DEFAULT, PREDECLARED, Binding, Exchange
 from .message import AMQP10, PERSISTENT, Pool
 from .metrics import Metrics
 from .queue import Entry, Queue, text
-from .route import Route, RouteCache
+from .route import Route, Routes
 from .table import Table
-
-# Ticks of a board wrap after 2**30 ms: an age must stay below half of that (6.2 days).
-MAX_TTL_MS = 0x1FFFFFFF if MICROPYTHON else 0xFFFFFFFF
 
 GENERATED = b"amq.gen-"
 REPLY_TO = b"amq.rabbitmq.reply-to"
 REPLY_PREFIX = b"amq.rabbitmq.reply-to."
 
-_QUEUE_NUMBERS = (b"x-message-ttl", b"x-expires", b"x-max-length", b"x-max-length-bytes")
-_ARGUMENTS = 32
 _HEADER_FRAME = 20  # octets of a content header frame besides its properties
-_FAN_OUT = 4  # queues a cached route has room for before it grows, once
 _SHORTSTRS = 512  # octets of exchange and routing key with their length octets, at most
 
 
@@ -81,17 +76,14 @@ class Broker:
         self.aliases = {}  # what keys begin with -> name of the queue that gets them
         self._numbers = {}  # queues by their number in the store
         self.exchanges = {}
-        self._routes = RouteCache(profile["routes"], profile["route_key"], _FAN_OUT)
-        self._route = Route(0, _FAN_OUT)  # of a message whose headers decide
-        self._stack = [None] * profile["exchanges"]
+        self._routes = Routes(profile, self.exchanges, self.queues, self.aliases, match_headers)
+        self._route = Route(0)  # of a message whose headers decide
         self.stored_in = [0] * profile["queues"]  # queue numbers of the message being published
         # Longer ones are stored as they come, where only durable queues get them.
         self.stream_from = profile["blocks"] * profile["block_size"] // 16
         self.small_max = min(self.stream_from, self.message_max)
         self.stored_max = profile["stored_max"]
-        self._visit = 0
         self.scratch = bytearray(_SHORTSTRS + profile["receive_buffer"])  # for one call's use
-        self._match_headers = match_headers
         self._translate = translate
         for name, kind in PREDECLARED:
             self.own_exchange(name, kind)
@@ -165,7 +157,7 @@ class Broker:
                 raise AccessRefused(
                     "exchange name '%s' contains reserved prefix 'amq.*'" % text(name)
                 )
-            check_exchange_arguments(arguments)
+            check_exchange(arguments)
             found = self._add_exchange(name, kind, arguments)
             found.durable = durable
             found.auto_delete = auto_delete
@@ -244,14 +236,14 @@ class Broker:
                 raise AccessRefused(
                     "queue name '%s' contains reserved prefix 'amq.*'" % text(name)
                 )
-            check_queue_arguments(arguments)
+            check_queue(arguments)
             return self._add_queue(name, durable, owner, auto_delete, arguments)
         if (found.durable, found.auto_delete, found.owner) != (durable, auto_delete, owner):
             raise PreconditionFailed(
                 "inequivalent arg 'durable', 'exclusive' or 'auto_delete' for queue '%s' "
                 "in vhost '/'" % text(name)
             )
-        if _with_type(found.arguments) != _with_type(arguments):
+        if not are_equivalent(found.arguments, arguments):
             raise PreconditionFailed(
                 "inequivalent arguments for queue '%s' in vhost '/'" % text(name)
             )
@@ -298,7 +290,7 @@ class Broker:
 
     def change_queue(self, queue, arguments):
         """Give the durable *queue* other arguments. Raises as declare_queue() does."""
-        check_queue_arguments(arguments)
+        check_queue(arguments)
         before = queue.arguments
         queue.configure(arguments)
         if queue.number >= 0:
@@ -319,13 +311,6 @@ class Broker:
         if found is None:
             found = self._add_queue(name, durable, None, False, arguments or {})
         return found
-
-    def _aliased(self, buf, start, end):
-        for prefix in self.aliases:
-            n = len(prefix)
-            if n <= end - start and equal(buf, start, prefix, n):
-                return self.queues.get(self.aliases[prefix])
-        return None
 
     def delete_queue(self, queue):
         """Delete it: waiting messages are dropped, consumers told, held ones die when settled."""
@@ -362,9 +347,7 @@ class Broker:
             isinstance(destination, Exchange) and destination.kind == DEFAULT
         ):
             raise AccessRefused("operation not permitted on the default exchange")
-        check_size(arguments)
-        if source.kind == HEADERS:
-            check_match(arguments)
+        check_binding(arguments, source.kind)
         for binding in source.bindings:
             if binding.is_same(destination, key, arguments):
                 return
@@ -425,7 +408,7 @@ class Broker:
             exchange = find_name(self.exchanges, buf, i + 1, buf[i])
             if exchange is None:
                 exchange = self.exchange(bytes(buf[i + 1 : name]))  # not found
-            self._resolve(route, exchange, buf, name + 1, i + n, -1, -1)
+            self._routes.resolve(route, exchange, buf, name + 1, i + n, -1, -1)
             self._routes.fill(route, buf, i, n)
         return route
 
@@ -442,66 +425,13 @@ class Broker:
             end = message.head
             stop = end + message.properties
             if message.flags & AMQP10:
-                self._resolve(route, exchange, head, name + 1, end, -1, -1)
+                self._routes.resolve(route, exchange, head, name + 1, end, -1, -1)
                 if not route.by_headers:
                     return route
                 head = bytes(head[:end]) + self._translate(self, message)
                 stop = len(head)
-            self._resolve(route, exchange, head, name + 1, end, end, stop)
+            self._routes.resolve(route, exchange, head, name + 1, end, end, stop)
         return route
-
-    def _resolve(self, route, exchange, buf, start, end, headers, headers_end):
-        """Fill *route* with every queue reached from *exchange*, each once, loops cut.
-
-        start, end            the routing key in *buf*
-        headers, headers_end  the encoded properties in *buf*; -1: not known yet
-        """
-        self._visit = visit = self._visit + 1 & 0x3FFFFFFF
-        route.exchange = exchange
-        route.count = 0
-        route.by_headers = False
-        stack = self._stack
-        stack[0] = exchange
-        exchange.visited = visit
-        depth = 1
-        while depth:
-            depth -= 1
-            exchange = stack[depth]
-            kind = exchange.kind
-            found = False
-            if kind == DEFAULT:
-                queue = find_name(self.queues, buf, start, end - start)
-                if queue is None and self.aliases:
-                    queue = self._aliased(buf, start, end)
-                if queue is not None:
-                    found = True
-                    if queue.visited != visit:
-                        queue.visited = visit
-                        route.add(queue)
-            for binding in exchange.bindings:
-                if kind == HEADERS:
-                    if headers < 0:
-                        route.by_headers = True
-                        continue
-                    if not self._match_headers(binding, buf, headers, headers_end):
-                        continue
-                elif not binding.matches_key(kind, buf, start, end):
-                    continue
-                found = True
-                target = binding.destination
-                if target.visited != visit:
-                    target.visited = visit
-                    if binding.to_exchange:
-                        stack[depth] = target
-                        depth += 1
-                    else:
-                        route.add(target)
-            if not found and exchange.alternate is not None:
-                target = self.exchanges.get(exchange.alternate)
-                if target is not None and target.visited != visit:
-                    target.visited = visit
-                    stack[depth] = target
-                    depth += 1
 
     def entries_for(self, route, stamp, persistent):
         """How many entries a publish by *route*, which had this *stamp* then, may take."""
@@ -665,74 +595,3 @@ def _is_stored(destination):
     if isinstance(destination, Exchange):
         return destination.durable
     return destination.number >= 0
-
-
-def check_queue_arguments(arguments):
-    """Raises PreconditionFailed, naming the argument, for one this broker does not honour.
-
-    To accept an argument and ignore it would be a promise broken in silence.
-    """
-    check_size(arguments)
-    for key in arguments:
-        value = arguments[key]
-        if key in _QUEUE_NUMBERS:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise PreconditionFailed("invalid arg '%s': expected a number >= 0" % text(key))
-            if value > MAX_TTL_MS and key in (b"x-message-ttl", b"x-expires"):
-                raise PreconditionFailed(
-                    "invalid arg '%s': at most %d ms" % (text(key), MAX_TTL_MS)
-                )
-            if key == b"x-expires" and not value:
-                raise PreconditionFailed("invalid arg 'x-expires': expected a number > 0")
-        elif key == b"x-overflow":
-            if value not in (b"drop-head", b"reject-publish"):
-                raise PreconditionFailed("invalid arg 'x-overflow': drop-head or reject-publish")
-        elif key == b"x-queue-type":
-            if value != b"classic":
-                raise PreconditionFailed(
-                    "invalid arg 'x-queue-type': this broker has only classic"
-                )
-        elif key.startswith(b"x-"):
-            raise PreconditionFailed("invalid arg '%s': this broker does not have it" % text(key))
-
-
-def _with_type(arguments):
-    """*arguments* of a queue, with the type that those without one mean."""
-    same = {b"x-queue-type": b"classic"}
-    same.update(arguments)
-    return same
-
-
-def check_exchange_arguments(arguments):
-    """Raises PreconditionFailed, naming the argument, for one this broker does not honour."""
-    check_size(arguments)
-    for key in arguments:
-        if key == b"alternate-exchange":
-            if not isinstance(arguments[key], bytes):
-                raise PreconditionFailed("invalid arg 'alternate-exchange': expected a name")
-        elif key.startswith(b"x-"):
-            raise PreconditionFailed("invalid arg '%s': this broker does not have it" % text(key))
-
-
-def check_size(arguments):
-    """Raises PreconditionFailed for more arguments, nested ones counted, than are worth keeping.
-
-    A table of small fields takes many times its octets once it is read.
-    """
-    if _count(arguments) > 1 + _ARGUMENTS:  # the table itself counts, too
-        raise PreconditionFailed("more than %d arguments" % _ARGUMENTS)
-
-
-def _count(value):
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return 1
-    return 1 + sum([_count(item) for item in value])
-
-
-def check_match(arguments):
-    """Raises PreconditionFailed for an x-match that means nothing."""
-    mode = arguments.get(b"x-match", b"all")
-    if mode not in (b"all", b"any", b"all-with-x", b"any-with-x"):
-        raise PreconditionFailed("invalid x-match: expected all, any, all-with-x or any-with-x")

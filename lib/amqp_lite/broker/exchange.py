@@ -35,7 +35,7 @@ class Exchange:
         self.internal = False
         self.defined_order = 0  # place of its definition in the store; 0: it has none
         self.defined_slot = 0
-        self.visited = 0  # by the route being resolved, see broker.py
+        self.visited = 0  # by the route being resolved, see route.py
 
 
 class Binding:

@@ -13,8 +13,11 @@ each other's blocks.
 
 from array import array
 
-from ..compat import const, copy, zeros
+from ..compat import MICROPYTHON, const, copy, zeros
 from .table import Table
+
+# Ticks of a board wrap after 2**30 ms: an age must stay below half of that (6.2 days).
+MAX_TTL_MS = 0x1FFFFFFF if MICROPYTHON else 0xFFFFFFFF
 
 # Message.flags:
 PERSISTENT = const(1)

@@ -128,7 +128,7 @@ class Queue:
         self.serial = 0  # tells it from others of this session
         self.unacked = 0  # entries that consumers hold
         self.octets = 0  # bodies of all that wait
-        self.visited = 0  # by the route being resolved, see broker.py
+        self.visited = 0  # by the route being resolved, see route.py
         self.used_at = 0  # ticks, for x-expires
         self._turn = 0
         self._position = 0

@@ -7,7 +7,7 @@ use, not those of the specification's grammar (rabbitmq.com "AMQP 0-9-1 Errata" 
 
 import struct
 
-from ..broker.broker import MAX_TTL_MS
+from ..broker.message import MAX_TTL_MS
 from ..compat import const, equal, hash_octets, load, u16, u32
 from ..errors import PreconditionFailed, SyntaxFailure
 

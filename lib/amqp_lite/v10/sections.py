@@ -9,7 +9,7 @@ All before the body is needed at once, see Sections. The body and the footer are
 Body: they may be larger than any buffer, and nobody but a consumer has to understand them.
 """
 
-from ..broker.broker import MAX_TTL_MS
+from ..broker.message import MAX_TTL_MS
 from ..compat import const, u32
 from ..errors import SyntaxFailure
 from .codec import check_value
