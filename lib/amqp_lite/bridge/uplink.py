@@ -17,7 +17,8 @@ The protocol's half is a *link*, while there is one:
     restart()              open the channel anew
 """
 
-from ..broker.queue import EntryList, text
+from ..broker.entry import EntryList
+from ..broker.queue import text
 from ..broker.table import Table
 from ..compat import const, copy, equal, ticks_add, ticks_diff
 from ..errors import AMQPError, NotFound

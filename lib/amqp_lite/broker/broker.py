@@ -17,10 +17,11 @@ from ..errors import (
 )
 from .arguments import are_equivalent, check_binding, check_exchange, check_queue
 from .consumer import Consumer
+from .entry import Entry
 from .exchange import DEFAULT, PREDECLARED, Binding, Exchange
 from .message import AMQP10, PERSISTENT, Pool
 from .metrics import Metrics
-from .queue import Entry, Queue, text
+from .queue import Queue, text
 from .route import Route, Routes
 from .table import Table
 

@@ -13,8 +13,9 @@ from ..compat import const
 from ..errors import PreconditionFailed, ResourceLimitExceeded
 from ..log import log
 from ..store.ring import CHAIN, COMMIT, COUNTS, PART
+from .entry import EntryList
 from .message import PERSISTENT
-from .queue import EntryList, text
+from .queue import text
 
 ACCEPTED = const(0)  # outcomes
 REJECTED = const(1)

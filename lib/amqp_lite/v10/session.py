@@ -2,7 +2,7 @@
 
 import struct
 
-from ..broker.queue import EntryList
+from ..broker.entry import EntryList
 from ..compat import const, load
 from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
 from .conditions import STOLEN, ConditionError, FramingError, InvalidField, NotAllowedNow

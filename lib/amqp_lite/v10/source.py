@@ -14,9 +14,9 @@ Imported when the first such link is attached.
 """
 
 from ..access import CONFIGURE, READ
+from ..broker.entry import is_behind
 from ..broker.exchange import HEADERS
 from ..broker.message import MAX_TTL_MS
-from ..broker.queue import is_behind
 from ..compat import const, load, ticks_diff
 from ..errors import AMQPError, NotFound, NotImplementedHere, ResourceLocked
 from .address import exchange_address, parse_source, queue_address
