@@ -6,8 +6,9 @@ pass over the log follows, over the octets as they are.
 
 import struct
 
+from amqp_lite.broker.bodies import Bodies, Chain, Cursor
 from amqp_lite.broker.broker import Broker
-from amqp_lite.broker.durable import Chain, Durable
+from amqp_lite.broker.durable import Durable
 from amqp_lite.compat import is_blank, u16, u32
 from amqp_lite.convert import find_body, to_v091
 from amqp_lite.limits import complete
@@ -82,7 +83,7 @@ class Content:
         ring.cover[:] = cover
         for sector in range(ring.sectors):
             ring.live[sector] = order[sector] > 0  # next_record() passes by the others
-        self._store = Durable(ring, write_table, read_table, 1)
+        self._bodies = Bodies(ring, 1, None)
         self.exchanges = [e for e in self.broker.exchanges.values() if e.defined_order]
         self.bindings = [
             b for e in self.broker.exchanges.values() for b in e.bindings if b.defined_order
@@ -365,12 +366,12 @@ class Content:
         return self._parts(chain)
 
     def _parts(self, chain):
-        cursor = _Cursor()
+        cursor = Cursor()
         octets = bytearray(_PIECE)
         left = chain.size
         while left:
             n = min(left, _PIECE)
-            if not self._store.read_body(cursor, chain, n, octets, 0):
+            if not self._bodies.read(cursor, chain, n, octets, 0):
                 raise CommandError(OVERWRITTEN, 1)
             left -= n
             yield bytes(octets[:n])
@@ -390,10 +391,6 @@ def _cut(pieces, start, size):
         kept = kept[n:]
         if not size:
             return
-
-
-class _Cursor:
-    part_order = part_slot = part_at = 0
 
 
 class _Count:

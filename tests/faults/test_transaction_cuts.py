@@ -81,7 +81,7 @@ def contents(broker):
         body = bytearray(ring.chain_size if ring.kind & CHAIN else ring.size - at)
         if ring.kind & CHAIN:
             chain = Chain(ring.chain_order, ring.chain_slot)
-            assert store.read_body(chain, chain, len(body), body, 0)
+            assert store.bodies.read(chain, chain, len(body), body, 0)
         else:
             ring.read(at, body, 0, len(body))
         for number in numbers:

@@ -151,7 +151,7 @@ class Uplink:
         """Whether all that there is a fixed number of is back, on flash, too."""
         queue = self.queue
         assert (queue.waiting(), queue.octets, queue.unacked) == (0, 0, 0)
-        assert self.store._ahead == 0
+        assert self.store.ahead.count == 0
         if self.consumer is not None:
             assert self.consumer.unacked == self.consumer.ahead == 0
             self.queue.unsubscribe(self.consumer)
@@ -230,7 +230,7 @@ def test_who_waits_in_ram_is_passed_too():
         assert uplink.queue.backlog == 0
         uplink.fill(3, 6, persistent=persistent)
         assert uplink.sink.ahead == [3, 4]
-        assert uplink.store._ahead == 0, "no backlog, nothing to pass over"
+        assert uplink.store.ahead.count == 0, "no backlog, nothing to pass over"
         uplink.sink.requeue(3)
         uplink.sink.settle(4)
         assert uplink.drain() == [0, 1, 2, 3, 5]
@@ -308,7 +308,7 @@ def test_a_lost_connection_brings_all_back_in_order():
     uplink = backlog(count=20).fill(20, 26)
     uplink.lose()
     assert uplink.queue.waiting() == 26
-    assert uplink.store._ahead == 0
+    assert uplink.store.ahead.count == 0
     uplink.subscribe(3)
     assert uplink.drain() == numbers(0, 26)
     assert uplink.is_empty()
@@ -425,7 +425,7 @@ def test_one_that_came_back_expires_like_the_others():
 
 def test_when_there_is_no_place_to_note_another_it_waits():
     uplink = backlog(count=20, live=100)
-    places = len(uplink.store._ahead_slot)
+    places = len(uplink.store.ahead._slot)
     assert places == FEW["deliveries"]
     uplink.store.ring.mark()
     number = 20
@@ -452,9 +452,9 @@ def test_one_that_is_not_on_flash_yet_keeps_its_place():
     for number in range(20, 25):
         assert uplink.put(number) == 1  # and no commit
     assert uplink.store.ring.tail_slot % 4, "a page is not programmed yet"
-    assert uplink.store._ahead > 1
+    assert uplink.store.ahead.count > 1
     for _ in range(10):
-        assert uplink.store._marked_ahead() < 0
+        assert uplink.store.ahead._marked() < 0
     assert uplink.drain()[:20] == numbers(0, 20)
 
 
@@ -744,7 +744,7 @@ def random_walk(steps, profile, **arguments):
         assert queue.waiting() == len(model.waiting), (step, act)
         assert queue.octets == sum([row[3] for row in model.waiting]), (step, act)
         assert queue.unacked == len(model.held)
-        assert queue.backlog or not uplink.store._ahead
+        assert queue.backlog or not uplink.store.ahead.count
         if uplink.consumer is not None:
             assert uplink.consumer.ahead == len(uplink.sink.holds(True))
             assert uplink.consumer.unacked == len(uplink.sink.holds(False))

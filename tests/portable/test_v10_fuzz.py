@@ -555,7 +555,7 @@ def clear(world):
 
 def idle(broker):
     """Whether no transaction holds anything, and no stored body is under way."""
-    chains = broker.store._chains
+    chains = broker.store.bodies._chains
     ledger = broker.transactions
     if ledger is not None:
         new = Ledger(broker)

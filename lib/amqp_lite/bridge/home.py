@@ -2,7 +2,7 @@
 
 from os import urandom
 
-from ..broker.durable import Cursor
+from ..broker.bodies import Cursor
 from ..errors import ResourceLimitExceeded
 from ..log import log
 
@@ -30,32 +30,32 @@ def republish(broker, entry, buf, i, n):
             return -1
     if chain is not None:
         # A body in the store belongs to one record.
-        message.chain = _copy_body(broker.store, chain, broker.scratch)
+        message.chain = _copy(broker.store.bodies, chain, broker.scratch)
         if message.chain is None:
             message.chain = chain
             return -1
     message.ttl_ms = -1  # RabbitMQ's dead letters live on, too
     queues = broker.publish(message, route, route.stamp)
     if chain is not None:
-        broker.store.end_chain(message.chain)
+        broker.store.bodies.end(message.chain)
         message.chain = chain
     return queues
 
 
-def _copy_body(store, chain, buf):
+def _copy(bodies, chain, buf):
     """The body *chain* once more; None: no room, or it is damaged. buf: to copy with."""
-    copied = store.take_chain()
+    copied = bodies.take()
     if copied is None:
         return None
     cursor = Cursor()
     while copied.size < chain.size and not copied.lost:
         n = min(len(buf), chain.size - copied.size)
-        if not store.read_body(cursor, chain, n, buf, 0):
+        if not bodies.read(cursor, chain, n, buf, 0):
             copied.lost = True
             break
-        store.add_part(copied, buf, 0, n)
+        bodies.add(copied, buf, 0, n)
     if copied.lost:
-        store.end_chain(copied)
+        bodies.end(copied)
         return None
     return copied
 

@@ -103,7 +103,7 @@ class Broker:
         octets = memoryview(bytearray(n))
         if message.chain is None:
             self.pool.read_at(message, message.head + message.properties + i, n, octets, 0)
-        elif not self.store.read_body_at(message.chain, i, n, octets):
+        elif not self.store.bodies.read_at(message.chain, i, n, octets, self.scratch):
             raise StoreDamaged("a stored body cannot be read")
         return octets
 

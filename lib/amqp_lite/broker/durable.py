@@ -13,14 +13,14 @@ from the last time that was stored: a message's age leaves out the time the powe
 """
 
 import struct
-from array import array
 
 from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
 from ..log import log
-from ..store.ring import BODY, CHAIN, MESSAGE, TAG, TYPE, drop_chain
+from ..store.ring import CHAIN, MESSAGE, TAG
+from .ahead import Ahead
+from .bodies import Bodies, Chain
 from .definitions import Definitions
 from .message import AMQP10, FETCHED, PERSISTENT
-from .table import Table
 
 _EXPIRES = const(0x8000)
 _FOR_EVER = b"\xff\xff\xff\xff"
@@ -28,30 +28,6 @@ _UNIT = const(4)  # a shift: 16 ms
 _CLOCK_MASK = const(0x3FFFFFFF)
 _CLOCK_MS = const(60000)  # the clock is stored this often while messages are waiting to expire
 _MARK_MS = const(1000)  # settled messages wait so long for their mark, or as long as commits do
-_LEAST = const(64)  # octets of a part worth filling the rest of a sector with
-_AHEAD = const(256)  # records that may be ahead of their queue's backlog, at most
-_LOOKS = const(4)  # of them are looked at, at once, for one that is done with
-
-
-class Chain:
-    """A body in the ring, in parts."""
-
-    __slots__ = ("next", "order", "slot", "size", "lost", "kept")
-
-    def __init__(self):
-        self.next = None  # in the table of free ones
-        self.order = 0  # place of its first part
-        self.slot = 0
-        self.size = 0  # octets so far
-        self.lost = False  # the ring had no room for a part
-        self.kept = False  # a message record stands for it; else its parts go with this
-
-
-class Cursor:
-    """How far a body was read, see read_body()."""
-
-    def __init__(self):
-        self.part_order = self.part_slot = self.part_at = 0
 
 
 class Durable(Definitions):
@@ -80,10 +56,9 @@ class Durable(Definitions):
         self.gather_ms = getattr(ring.device, "commit_ms", 0)  # how long commit() waits for more
         self._marks_are_free = ring.device.trusted and not self.gather_ms
         self._mark_ms = max(_MARK_MS, self.gather_ms)
-        self._bodies = []  # all chains, to see whether another one is the same body
-        self._chains = Table(self._make_chain, chains, "stored body")
+        self.bodies = Bodies(ring, chains, self.was_appended)
         self._own = Chain()  # of append()
-        self._reserved = 1 if chains > 1 else 0  # for a publisher, whatever consumers hold
+        self.ahead = None  # of the backlogs, from restore() on
         self._write_table = write_table
         self._read_table = read_table
         self._scratch = None  # the broker's, for the longest head and properties of a message
@@ -96,8 +71,6 @@ class Durable(Definitions):
         self.appended_at = 0  # ticks of the oldest append that is not committed
         self._settled_at = 0  # ticks of the oldest settled one that is not marked
         self._orphans = {}  # number of a queue without a definition -> [messages, octets]
-        self._ahead = 0  # records that went ahead of the backlog of a queue: their places
-        self._ahead_hand = 0  # the one looked at last
         self._late = []  # places of definitions that came before what they refer to
         self._stale = []  # places of definitions that a later one replaced
 
@@ -110,11 +83,8 @@ class Durable(Definitions):
         # A body as large as the ring would leave no room for anybody else's.
         size = self.ring.sectors * self.ring.sector_size
         broker.stored_max = min(broker.stored_max, size // 2)
-        broker.pool.ended = self._ended
-        places = [0] * min(broker.entries.size, _AHEAD)
-        self._ahead_order = array("I", places)
-        self._ahead_slot = array("H", places)
-        self._ahead_queue = array("H", places)  # numbers
+        broker.pool.ended = self.bodies.end_of
+        self.ahead = Ahead(self.ring, broker.entries.size)
         self._now = broker.now
         # Late, because it is needed once: a board gets its memory back.
         from ..store.recovery import Recovery
@@ -177,11 +147,11 @@ class Durable(Definitions):
         """Remove what consumers hold of *queue*, which nothing waits in, and its definition."""
         ring = self.ring
         ring.commit()
-        cursor = Chain()
-        cursor.order = 1
-        while queue.unacked and ring.find(cursor, queue.number) >= 0:
+        queue.order = 1
+        queue.slot = 0
+        while queue.unacked and ring.find(queue, queue.number) >= 0:
             self.found = ring.share_of(queue.number)
-            ring.pass_by(cursor)
+            ring.pass_by(queue)
             self.drop_found()
         ring.mark()
         self.forget(queue)
@@ -194,7 +164,6 @@ class Durable(Definitions):
 
         Its place is `order` and `slot` then. False: there is no room.
         """
-        pool = self._broker.pool
         ring = self.ring
         chain = message.chain
         head = message.head + message.properties
@@ -211,11 +180,11 @@ class Durable(Definitions):
         whole = meta + message.body
         if chain is None and whole > self.whole_max:
             chain = self._own
-            self.begin_chain(chain)
             self._append_body(chain, message, head)
         if chain is not None:
             if chain.lost or chain.kept:
-                self._close_own()
+                if chain is self._own:
+                    self.bodies.close(chain)
                 return False
             kind |= CHAIN
             whole = meta
@@ -240,12 +209,13 @@ class Durable(Definitions):
                 self._clock_stored = self._clock
             ring.put(buf, 0, meta - head)
             n = head if chain is not None else head + message.body
-            self._put_octets(pool, message, 0, n)
+            self._put_octets(message, 0, n)
             ring.end()
             self.was_appended()
             if chain is not None:
                 chain.kept = True
-        self._close_own()
+        if chain is self._own:
+            self.bodies.close(chain)
         return stored
 
     def was_appended(self):
@@ -253,9 +223,10 @@ class Durable(Definitions):
         if not self.appended_at:
             self.appended_at = self._broker.now or 1
 
-    def _put_octets(self, pool, message, position, n):
+    def _put_octets(self, message, position, n):
         """Write *n* octets of *message* in the pool from *position* to the record begun."""
         ring = self.ring
+        pool = self._broker.pool
         size = pool.block_size
         block = message.first
         for _ in range(position // size):
@@ -271,155 +242,24 @@ class Durable(Definitions):
             if n:
                 block = pool.following(block)
 
+    def _append_body(self, chain, message, position):
+        """Store the body of *message* in the pool, which begins at *position* of it."""
+        chain.reset()
+        bodies = self.bodies
+        n = message.body
+        while n and not chain.lost:
+            step = bodies.begin_part(chain, n)
+            if step:
+                self._put_octets(message, position, step)
+                bodies.end_part(chain, step)
+                position += step
+                n -= step
+
     def _expiring_for(self, queues, count):
         for k in range(count):
             if self._broker.numbered(queues[k]).ttl_ms >= 0:
                 return True
         return False
-
-    # --- bodies in parts ---
-
-    def _make_chain(self):
-        chain = Chain()
-        self._bodies.append(chain)
-        return chain
-
-    def take_chain(self):
-        """A new body in the ring; None when there are too many under way."""
-        if not self._chains.free:
-            return None
-        chain = self._chains.take()
-        self.begin_chain(chain)
-        return chain
-
-    def has_chains(self):
-        """Whether half of the bodies in the ring that may be under way are not."""
-        return self._chains.free > self._chains.size >> 1
-
-    def begin_chain(self, chain):
-        chain.order = 0
-        chain.slot = 0
-        chain.size = 0
-        chain.lost = chain.kept = False
-
-    def end_chain(self, chain):
-        """*chain* is out of use here; without a message its parts on flash are, too."""
-        self._close_chain(chain)
-        self._chains.give(chain)
-
-    def _close_own(self):
-        self._close_chain(self._own)
-
-    def _close_chain(self, chain):
-        order = chain.order
-        chain.order = 0
-        if order and not chain.kept:
-            self.drop_body(order, chain.slot)
-
-    def drop_body(self, order, slot):
-        """Nobody needs the body there any more, but those who are reading it."""
-        for chain in self._bodies:
-            if chain.order == order and chain.slot == slot:
-                chain.kept = False  # so that the last of them drops it
-                return
-        self.ring.commit()
-        drop_chain(self.ring, order, slot)
-
-    def _ended(self, message):
-        chain = message.chain
-        message.chain = None
-        self.end_chain(chain)
-
-    def add_part(self, chain, buf, i, n):
-        """*n* octets more of the body *chain*."""
-        while n and not chain.lost:
-            step = self._begin_part(chain, n)
-            if step:
-                self.ring.put(buf, i, step)
-                self._end_part(chain, step)
-                i += step
-                n -= step
-            else:
-                self._close_chain(chain)
-
-    def _append_body(self, chain, message, position):
-        n = message.body
-        while n and not chain.lost:
-            step = self._begin_part(chain, n)
-            if step:
-                self._put_octets(self._broker.pool, message, position, step)
-                self._end_part(chain, step)
-                position += step
-                n -= step
-
-    def _begin_part(self, chain, n):
-        """Begin a record of as many of *n* octets as there is room for: their number."""
-        ring = self.ring
-        room = ring.room() - 6
-        if room < _LEAST:
-            room = ring.largest - 6
-        if n > room:
-            n = room
-        ring.chain_order = chain.order
-        ring.chain_slot = chain.slot
-        if not ring.begin(BODY, None, 0, n):
-            chain.lost = True
-            return 0
-        if not chain.order:
-            chain.order = ring.at_order
-            chain.slot = ring.at_slot
-        return n
-
-    def _end_part(self, chain, n):
-        chain.size += n
-        self.ring.end()
-        self.was_appended()
-
-    def read_body(self, cursor, chain, n, to, at):
-        """Copy the next *n* octets of the body *chain* to *to* at *at*. False: it is damaged.
-
-        cursor  where the next ones are: part_order and part_slot, the place of a record at or
-                before the part, and part_at, the octets of it read already; 0 in all at first
-        """
-        ring = self.ring
-        if not cursor.part_order:
-            cursor.part_order = chain.order
-            cursor.part_slot = chain.slot
-            cursor.part_at = 0
-        while n:
-            if not ring.next_record(cursor.part_order, cursor.part_slot):
-                return False
-            cursor.part_order = ring.at_order
-            cursor.part_slot = ring.at_slot
-            step = 0
-            if (
-                ring.kind & TYPE == BODY
-                and ring.chain_order == chain.order
-                and ring.chain_slot == chain.slot
-            ):
-                step = ring.size - cursor.part_at
-                if step > n:
-                    step = n
-                ring.read(cursor.part_at, to, at, step)
-                cursor.part_at += step
-                at += step
-                n -= step
-                if cursor.part_at < ring.size:
-                    continue
-            cursor.part_slot = ring.slot_behind()
-            cursor.part_at = 0
-        return True
-
-    def read_body_at(self, chain, i, n, to):
-        """Copy *n* octets of the body *chain* from *i* to *to*. False: it is damaged."""
-        cursor = Cursor()
-        buf = self._scratch
-        while i:
-            step = min(i, len(buf))
-            if not self.read_body(cursor, chain, step, buf, 0):
-                return False
-            i -= step
-        return self.read_body(cursor, chain, n, to, 0)
 
     # --- messages, out ---
 
@@ -429,8 +269,8 @@ class Durable(Definitions):
         number = queue.number
         try:
             self.found = ring.find(queue, number)
-            while self.found >= 0 and self._ahead:
-                if not self.forget_ahead(number, ring.at_order, ring.at_slot):
+            while self.found >= 0 and self.ahead.count:
+                if not self.ahead.forget(number, ring.at_order, ring.at_slot):
                     break
                 ring.pass_by(queue)
                 self.found = ring.find(queue, number)
@@ -503,7 +343,7 @@ class Durable(Definitions):
         meta = u16(buf, 0) & ~_EXPIRES
         lead = 10 if expires else 2
         in_parts = ring.kind & CHAIN
-        if in_parts and self._chains.free <= self._reserved:
+        if in_parts and not self.bodies.may_fetch():
             return None
         message = pool.fetch(ring.size - lead)
         if message is None:
@@ -524,79 +364,10 @@ class Durable(Definitions):
             at += step
         if in_parts:
             message.body = ring.chain_size
-            message.chain = chain = self._chains.take()
-            self.begin_chain(chain)
-            chain.order = ring.chain_order
-            chain.slot = ring.chain_slot
-            chain.size = ring.chain_size
-            chain.kept = True
+            message.chain = self.bodies.fetch()
         else:
             message.body = ring.size - meta
         return message
-
-    # --- messages that went ahead ---
-
-    def note_ahead(self, number):
-        """The message appended last goes ahead of the backlog of the queue *number*.
-
-        find() will pass over it, whoever holds it, and also when it is settled: flash may not say
-        so yet, or for ever. False: there is no place to note that; then it may not go.
-        """
-        k = self._ahead
-        if k < len(self._ahead_slot):
-            self._ahead = k + 1
-        else:
-            k = self._marked_ahead()
-            if k < 0:
-                return False
-        self._ahead_order[k] = self.order
-        self._ahead_slot[k] = self.slot
-        self._ahead_queue[k] = number
-        return True
-
-    def _marked_ahead(self):
-        """One of the oldest noted that is done with on flash, which find() knows itself; or -1."""
-        ring = self.ring
-        for _ in range(_LOOKS):
-            self._ahead_hand = k = (self._ahead_hand + 1) % self._ahead
-            order = self._ahead_order[k]
-            slot = self._ahead_slot[k]
-            if order == ring.newest and slot >= ring.kept_slot:
-                continue  # not even on flash
-            try:
-                if not ring.locate(order, slot) or ring.share_of(self._ahead_queue[k]) < 0:
-                    return k
-            except OSError:
-                break  # find() reports it
-        return -1
-
-    def forget_ahead(self, number, order, slot):
-        """Whether the record at that place is noted for the queue *number*: not any more."""
-        slots = self._ahead_slot
-        for k in range(self._ahead):
-            if (
-                slots[k] == slot
-                and self._ahead_order[k] == order
-                and self._ahead_queue[k] == number
-            ):
-                self._drop_ahead(k)
-                return True
-        return False
-
-    def forget_all_ahead(self, number):
-        """Behind the end of a backlog there is nothing to pass over: the next begins later."""
-        k = self._ahead
-        while k:
-            k -= 1
-            if self._ahead_queue[k] == number:
-                self._drop_ahead(k)
-
-    def _drop_ahead(self, k):
-        self._ahead -= 1
-        last = self._ahead
-        self._ahead_order[k] = self._ahead_order[last]
-        self._ahead_slot[k] = self._ahead_slot[last]
-        self._ahead_queue[k] = self._ahead_queue[last]
 
     # --- the end of a message ---
 
@@ -636,7 +407,7 @@ class Durable(Definitions):
         ring.ack(order, slot, share)
         ring.mark()
         if not ring.locate(order, slot) or not ring.is_needed():
-            self.drop_body(chain_order, chain_slot)
+            self.bodies.drop(chain_order, chain_slot)
 
     def count_try(self, entry):
         """The message of *entry* was given back to its queue."""

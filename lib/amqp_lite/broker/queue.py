@@ -27,7 +27,7 @@ class Queue:
     its old place among what waits, and goes out in order from then on.
 
     A record of the store that went ahead lies where the backlog is going to be read. It does not
-    count as backlog, and the store has a list of such places to pass over (note_ahead()). One that
+    count as backlog, and the store has a list of such places to pass over (ahead.py). One that
     comes back leaves the list and is backlog again; once the place was passed, or without a
     backlog, it comes back into `ready` as any other. What has its body in the store waits.
 
@@ -136,7 +136,9 @@ class Queue:
                     return False
             elif not broker.has_entries(1) or not broker.pool.has_spare(0):
                 return False
-            if self.backlog and not broker.store.note_ahead(self.number):
+            if self.backlog and not broker.store.ahead.note(
+                self.number, broker.store.order, broker.store.slot
+            ):
                 return False
         return self._push_entry(message, share, consumer)
 
@@ -250,7 +252,7 @@ class Queue:
         # What a broken store did not commit cannot be read from it.
         if entry.share < 0 or not self.backlog or store.broken:
             return False
-        if not store.forget_ahead(self.number, entry.order, entry.position):
+        if not store.ahead.forget(self.number, entry.order, entry.position):
             return False
         self._set_backlog(self.backlog + 1)
         entry.share = -1  # so that it is not settled there
@@ -299,7 +301,7 @@ class Queue:
         self.backlog = n
         if not before or not n:
             self.broker.note_backlog(before, n)
-            self.broker.store.forget_all_ahead(self.number)
+            self.broker.store.ahead.forget_all(self.number)
 
     def _drop_found(self):
         store = self.broker.store

@@ -94,7 +94,7 @@ class Transaction:
             self._add()
             if not ledger.messages or blocks > ledger.blocks:
                 raise ResourceLimitExceeded("transactions hold half of all messages")
-            if message.chain is not None and not self._broker.store.has_chains():
+            if message.chain is not None and not self._broker.store.bodies.has_half():
                 raise ResourceLimitExceeded("transactions hold half of all stored bodies")
         except ResourceLimitExceeded:
             pool.release(message)
@@ -305,7 +305,7 @@ class Transaction:
                 ring.ack(order, slot, share)
             ring.mark()
             if ring.locate(order, slot) and ring.kind & CHAIN:
-                store.drop_body(ring.chain_order, ring.chain_slot)
+                store.bodies.drop(ring.chain_order, ring.chain_slot)
         ring.mark()
 
     # --- in RAM ---

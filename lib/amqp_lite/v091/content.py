@@ -81,7 +81,7 @@ class ContentReader:
         if size > broker.properties_most:
             raise ContentTooLarge("properties of %d octets with its reply-to" % size)
         needed = broker.entries_for(self._route, self._stamp, properties.persistent)
-        chain = broker.store.take_chain() if stream else None
+        chain = broker.store.bodies.take() if stream else None
         message.chain = chain
         if (
             not broker.has_entries(needed)
@@ -89,7 +89,7 @@ class ContentReader:
             or not broker.pool.extend(message, size if stream else size + body)
         ):
             if chain is not None:
-                broker.store.end_chain(chain)
+                broker.store.bodies.end(chain)
                 message.chain = None
             return False
         broker.promised += needed
@@ -131,7 +131,7 @@ class ContentReader:
         if message.chain is None:
             broker.pool.write(message, buf, i, n)
         else:
-            broker.store.add_part(message.chain, buf, i, n)
+            broker.store.bodies.add(message.chain, buf, i, n)
         self.body_left -= n
 
     def on_body_frame(self):

@@ -45,7 +45,7 @@ class Output(Outbox):
         self._body_block = 0
         self._body_position = 0
         self._body_left = 0
-        self.part_order = 0  # of a body in the store, see read_body() of durable.py
+        self.part_order = 0  # of a body in the store, see Bodies.read()
         self.part_slot = 0
         self.part_at = 0
 
@@ -203,7 +203,7 @@ class Output(Outbox):
                 if start and message.chain is not None:
                     # Pass by the head of a data section.
                     scratch = self._broker.scratch
-                    if not self._broker.store.read_body(self, message.chain, start, scratch, 0):
+                    if not self._broker.store.bodies.read(self, message.chain, start, scratch, 0):
                         message.chain.lost = True
         self._wrote(at)
         if self.body is not None:
@@ -224,7 +224,7 @@ class Output(Outbox):
                 self._body_block = pool.read(
                     self._body_block, self._body_position, n, buffer, at + 7
                 )
-            elif not self._broker.store.read_body(self, chain, n, buffer, at + 7):
+            elif not self._broker.store.bodies.read(self, chain, n, buffer, at + 7):
                 chain.lost = True  # said by pump(): a delivery may be anybody's doing
                 return
             buffer[at + 7 + n] = _FRAME_END

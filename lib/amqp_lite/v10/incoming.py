@@ -277,7 +277,7 @@ class Incoming(Link):
         message = broker.pool.begin(len(head) + size + (0 if stream else body))
         if message is None:
             return False
-        chain = message.chain = broker.store.take_chain() if stream else None
+        chain = message.chain = broker.store.bodies.take() if stream else None
         if not broker.has_entries(needed) or (stream and chain is None):
             broker.pool.release(message)
             return False
@@ -374,7 +374,7 @@ class Incoming(Link):
         if message.chain is None:
             broker.pool.write(message, buf, i, n)
         else:
-            broker.store.add_part(message.chain, buf, i, n)
+            broker.store.bodies.add(message.chain, buf, i, n)
         message.body += n
 
     def on_payload_end(self):

@@ -35,7 +35,7 @@ class Output(Outbox):
         self._in_pool = 0  # and so many from
         self._block = 0
         self._position = 0
-        self.part_order = 0  # and the rest of a body in the store, see read_body() of durable.py
+        self.part_order = 0  # and the rest of a body in the store, see Bodies.read()
         self.part_slot = 0
         self.part_at = 0
 
@@ -183,7 +183,7 @@ class Output(Outbox):
             n -= step
         if n:
             chain = message.chain
-            if not self._broker.store.read_body(self, chain, n, self.buffer, at):
+            if not self._broker.store.bodies.read(self, chain, n, self.buffer, at):
                 chain.lost = True  # said by pump(): a delivery may be anybody's doing
         self._wrote(end)
 

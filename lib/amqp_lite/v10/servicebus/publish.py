@@ -75,7 +75,7 @@ def _made(broker, route, head, sections, size, read, ttl_ms):
     message = pool.begin(len(head) + len(sections) + (0 if stream else size))
     if message is None:
         raise ServerBusy("no memory for the message")
-    chain = message.chain = broker.store.take_chain() if stream else None
+    chain = message.chain = broker.store.bodies.take() if stream else None
     needed = broker.entries_for(route, route.stamp, True)
     if not broker.has_entries(needed) or (stream and chain is None):
         pool.release(message)
@@ -91,7 +91,7 @@ def _made(broker, route, head, sections, size, read, ttl_ms):
     for i in range(0, size, _PIECE):
         n = min(size - i, _PIECE)
         if stream:
-            broker.store.add_part(chain, read(i, n), 0, n)
+            broker.store.bodies.add(chain, read(i, n), 0, n)
         else:
             pool.write(message, read(i, n), 0, n)
     return message
