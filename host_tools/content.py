@@ -13,8 +13,9 @@ from amqp_lite.compat import is_blank, u16, u32
 from amqp_lite.convert import find_body, to_v091
 from amqp_lite.limits import complete
 from amqp_lite.log import log
+from amqp_lite.store.records import BODY, CHAIN, DEFINITION, MESSAGE, TAG, TYPE
 from amqp_lite.store.recovery import Recovery
-from amqp_lite.store.ring import BODY, CHAIN, DEFINITION, MESSAGE, TAG, TYPE, Ring
+from amqp_lite.store.ring import Ring
 from amqp_lite.store.sectors import HEADER, MAX_ORDER, SLOT
 from amqp_lite.v091.codec import match_headers, read_table, write_table
 from amqp_lite.v091.properties import read_properties

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from amqp_lite.errors import ResourceLimitExceeded
 from amqp_lite.node import Node
-from amqp_lite.store.ring import MESSAGE, TYPE
+from amqp_lite.store.records import MESSAGE, TYPE
 from amqp_lite.v091.methods import method_frame
 
 from .content import Content

@@ -25,7 +25,9 @@ _OPEN = re.compile(
     r"(?!amqp_lite\.).*|amqp_lite\.(node|local|log|errors|compat\w*|config|limits|checks|status)"
 )
 # Where names come from: what is always loaded.
-_ALWAYS = re.compile(r"amqp_lite\.(broker\.(broker|message|queue)|engine|net\.reactor|v091\.\w+)")
+_ALWAYS = re.compile(
+    r"amqp_lite\.(broker\.(broker|entry|message|queue)|engine|net\.reactor|v091\.\w+)"
+)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 from amqp_lite.broker.exchange import KINDS
-from amqp_lite.store.ring import MESSAGE, TYPE
+from amqp_lite.store.records import MESSAGE, TYPE
 from amqp_lite.store.sectors import SLOT
 
 from .content import CLOCK_MASK, CUT, DAMAGED, OVERWRITTEN, SETTLED, TICK_MS, Content, Message

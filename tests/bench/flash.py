@@ -76,8 +76,9 @@ def ring(options):
     """This project's ring on the NOR simulator of tests/faults: 256 KB, acknowledged in 16s."""
     sys.path[:0] = [str(brokers.ROOT / "lib"), str(brokers.ROOT / "tests" / "faults")]
     import nor
+    from amqp_lite.store.records import MESSAGE
     from amqp_lite.store.recovery import Recovery
-    from amqp_lite.store.ring import MESSAGE, Ring
+    from amqp_lite.store.ring import Ring
 
     class Visitor:
         def message(self, *_):

@@ -20,7 +20,8 @@ FILL = """
 import sys
 from amqp_lite.store.file import FileFlash
 from amqp_lite.store.recovery import Recovery
-from amqp_lite.store.ring import MESSAGE, Ring
+from amqp_lite.store.records import MESSAGE
+from amqp_lite.store.ring import Ring
 class Visitor:
     def message(self, ring, share):
         pass

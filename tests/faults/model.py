@@ -19,6 +19,7 @@ its counts of pending slots against what is on the device.
 import struct
 
 from amqp_lite.store import merge as _merge
+from amqp_lite.store import records
 from amqp_lite.store import recovery as _recovery
 from amqp_lite.store import ring as _ring
 from nor import _POOL, RANDOM, Nor
@@ -40,12 +41,12 @@ class Store:
     """The code under test: the modules of the store, or changed ones."""
 
     def __init__(self, ring=_ring, recovery=_recovery, merge=_merge):
-        self.MESSAGE = ring.MESSAGE
-        self.BODY = ring.BODY
-        self.DEFINITION = ring.DEFINITION
-        self.TYPE = ring.TYPE
-        self.CHAIN = ring.CHAIN
-        self.PART = ring.PART
+        self.MESSAGE = records.MESSAGE
+        self.BODY = records.BODY
+        self.DEFINITION = records.DEFINITION
+        self.TYPE = records.TYPE
+        self.CHAIN = records.CHAIN
+        self.PART = records.PART
         self.COUNTS = ring.COUNTS
         self.COMMIT = ring.COMMIT
         self.ring = ring
@@ -244,7 +245,7 @@ class Visitor:
                 ring.queue_of(share),
                 _payload(ring),
                 (ring.chain_order, ring.chain_slot, ring.chain_size)
-                if ring.kind & _ring.CHAIN
+                if ring.kind & records.CHAIN
                 else None,
                 ring.tries(share),
             )

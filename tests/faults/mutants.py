@@ -19,7 +19,7 @@ import test_power_cuts
 from model import Store, Violation
 
 _STORE = Path(__file__).parents[2] / "lib" / "amqp_lite" / "store"
-_MODULES = ("sectors", "merge", "ring", "recovery")
+_MODULES = ("sectors", "records", "merge", "ring", "recovery")
 
 # (name, module, what is there, what is there instead)
 MUTANTS = [
@@ -27,17 +27,17 @@ MUTANTS = [
      "            if not self.writer.flush():\n                return False\n", ""),
     ("no read-back", "sectors",
      "    return same(device.buf, at, page, i, n)\n", "    return True\n"),
-    ("record CRC not checked", "ring",
+    ("record CRC not checked", "records",
      "        if not same(device.buf, at, crc, 0, CRC):\n            return False\n", ""),
     ("header CRC not checked", "sectors",
      "        return same(crc, 0, buf, i + 12, 4)\n", "        return True\n"),
-    ("CRC begun without order", "ring",
+    ("CRC begun without order", "records",
      'struct.pack_into(">IHH", seed, 0, order, cover, slot)',
      'struct.pack_into(">IHH", seed, 0, 0, cover, slot)'),
-    ("CRC begun without cover", "ring",
+    ("CRC begun without cover", "records",
      'struct.pack_into(">IHH", seed, 0, order, cover, slot)',
      'struct.pack_into(">IHH", seed, 0, order, 0, slot)'),
-    ("CRC begun without slot", "ring",
+    ("CRC begun without slot", "records",
      'struct.pack_into(">IHH", seed, 0, order, cover, slot)',
      'struct.pack_into(">IHH", seed, 0, order, cover, 0)'),
     ("header not zeroed before erase", "sectors",
@@ -90,7 +90,7 @@ MUTANTS = [
      "            head[0] = device.buf[device.at(ring.tries_at + share, 1)]\n",
      "            head[0] = 0xFF\n"),
     ("merge: weighs without the first place", "merge",
-     "(0 if kind & _MOVED else _PLACE)", "0"),
+     "(0 if kind & MOVED else PLACE)", "0"),
     ("sources of copies kept at mount", "recovery",
      "        if not cover and not copies:\n            return\n", "        return\n"),
     ("the earlier copy counts", "recovery",
@@ -113,7 +113,7 @@ MUTANTS = [
      "            return True\n        if not self.commit():\n            return False\n"
      "        right = True\n",
      "            return True\n        right = True\n"),
-    ("stale handle", "ring",
+    ("stale handle", "records",
      "            if self.at_order == order and self.at_slot == slot:\n",
      "            if self.at_slot == slot:\n"),
     ("only bits that read as pending are marked", "ring",
@@ -152,7 +152,7 @@ MUTANTS = [
     ("unfinished chains stay", "recovery",
      "                drop_chain(ring, self._chain_order[k], self._chain_slot[k])\n",
      "                pass\n"),
-    ("the cursor passes a moved record by its length", "ring",
+    ("the cursor passes a moved record by its length", "records",
      "        return self.at_slot + (1 if self.kind & MOVED else self.used)\n",
      "        return self.at_slot + self.used\n"),
     ("the chain is forgotten at a sector's end", "ring",
@@ -189,10 +189,10 @@ MUTANTS = [
      "            if self.sector_of(order) != sector:\n"),
     ("the mark of a commit record behind refused ones", "ring",
      "            if self.refused or not self.sync():\n", "            if not self.sync():\n"),
-    ("no slot for whether a part counts", "ring",
+    ("no slot for whether a part counts", "records",
      "    least = tries + 1 if tries and kind & PART else tries\n", "    least = tries\n"),
     ("merge: parts count", "merge",
-     "    if kind & _PART and not ring.is_open():\n", "    if kind & _PART:\n"),
+     "    if kind & PART and not ring.is_open():\n", "    if kind & PART:\n"),
     ("a part that counts is done with", "ring",
      "if share < self.shares and not _any_bit(", "if not _any_bit("),
     ("pages begin where the last one ended, not behind", "sectors",

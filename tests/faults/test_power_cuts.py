@@ -6,7 +6,7 @@ The long runs are those of cutter.py; here is a part of them, with another seed 
 import os
 
 import cutter
-from amqp_lite.store.ring import CHAIN, MESSAGE
+from amqp_lite.store.records import CHAIN, MESSAGE
 from model import Chip, Cursor, Visitor, World
 from nor import MIXED, ONES, RANDOM, STORED, ZEROS, Chance
 

@@ -14,8 +14,9 @@ from amqp_lite.broker.message import PERSISTENT
 from amqp_lite.compat import u16
 from amqp_lite.limits import complete
 from amqp_lite.local import publish
+from amqp_lite.store.records import CHAIN, MESSAGE, TYPE
 from amqp_lite.store.recovery import Recovery
-from amqp_lite.store.ring import CHAIN, MESSAGE, TYPE, Ring
+from amqp_lite.store.ring import Ring
 from amqp_lite.v091.codec import match_headers, read_table, shortstr, write_table
 from model import Chip, PowerCut, Visitor
 from nor import MIXED, ONES, RANDOM, STICKY, STORED, ZEROS, Chance

@@ -19,7 +19,7 @@ from amqp_lite import Node
 from amqp_lite.compat import crc32
 from amqp_lite.log import log
 from amqp_lite.store.device import RamFlash
-from amqp_lite.store.ring import BODY, MESSAGE, TYPE
+from amqp_lite.store.records import BODY, MESSAGE, TYPE
 from clients10 import ask as exchange10
 from clients10 import sender, session
 from host_tools.main import main

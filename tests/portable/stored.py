@@ -4,7 +4,7 @@ import struct
 
 import wire
 from amqp_lite.store.device import RamFlash
-from amqp_lite.store.ring import DEFINITION, TYPE
+from amqp_lite.store.records import DEFINITION, TYPE
 from world import World
 
 PERSISTENT = wire.properties(delivery_mode=2)

@@ -1,10 +1,11 @@
-"""Bodies in the ring: each in parts, which are BODY records of a chain (see store/ring.py).
+"""Bodies in the ring: each in parts, which are BODY records of a chain (see store/records.py).
 
 They are written as they come and read as they go, so a body may be longer than all of the RAM.
 """
 
 from ..compat import const
-from ..store.ring import BODY, TYPE, drop_chain
+from ..store.records import BODY, TYPE
+from ..store.ring import drop_chain
 from .table import Table
 
 _LEAST = const(64)  # octets of a part worth filling the rest of a sector with

@@ -14,7 +14,7 @@ import struct
 from ..compat import u16, u32
 from ..errors import AMQPError, NotFound, ResourceLimitExceeded
 from ..log import log
-from ..store.ring import DEFINITION
+from ..store.records import DEFINITION
 
 
 class Definitions:

@@ -16,7 +16,7 @@ import struct
 
 from ..compat import const, copy, equal, ticks_add, ticks_diff, u16, u32
 from ..log import log
-from ..store.ring import CHAIN, MESSAGE, TAG
+from ..store.records import CHAIN, MESSAGE, TAG
 from .ahead import Ahead
 from .bodies import Bodies, Chain
 from .definitions import Definitions

@@ -3,7 +3,7 @@
 Both protocols work them, tx of AMQP 0-9-1 and the coordinator of AMQP 1.0. What a transaction is
 told waits in RAM, messages in the pool and deliveries in a list. commit() routes the messages and
 sees that all of them will be taken, before anything is done; then it appends what is to survive a
-restart to the ring in one go, with a commit record behind it (see store/ring.py), and does the
+restart to the ring in one go, with a commit record behind it (see store/records.py), and does the
 rest. Like any publish it is safe when the store has committed. Imported by who needs it first.
 """
 
@@ -12,7 +12,8 @@ import struct
 from ..compat import const
 from ..errors import PreconditionFailed, ResourceLimitExceeded
 from ..log import log
-from ..store.ring import CHAIN, COMMIT, COUNTS, PART
+from ..store.records import CHAIN, PART
+from ..store.ring import COMMIT, COUNTS
 from .entry import EntryList
 from .message import PERSISTENT
 from .queue import text

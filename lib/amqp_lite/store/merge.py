@@ -6,16 +6,9 @@ carry their first place along, so nobody who holds one has to be told.
 
 import struct
 
-from ..compat import const, copy, fill, is_blank, oldest_from
+from ..compat import copy, fill, is_blank, oldest_from
+from .records import CRC, HEAD, MESSAGE, MOVED, PART, PLACE, TYPE
 from .sectors import BAD, HEADER, SLOT, program
-
-_HEAD = const(4)  # octets, see ring.py
-_CRC = const(4)
-_PLACE = const(6)
-_MESSAGE = const(1)
-_TYPE = const(0x03)
-_PART = const(0x08)
-_MOVED = const(0x20)
 
 
 def merge(ring):
@@ -63,11 +56,11 @@ def _weight(ring, sector):
 def _moved_slots(ring):
     """Slots that the parsed record takes when it carries its origin."""
     kind = ring.kind
-    if kind & _MOVED and not kind & _PART:
+    if kind & MOVED and not kind & PART:
         return ring.used
     n = ring.start + ring.size - ring.sector * ring.sector_size - ring.slot * SLOT
-    tries = ring.shares if kind & _TYPE == _MESSAGE else 0
-    used = (n + (0 if kind & _MOVED else _PLACE) + _CRC + tries + SLOT - 1) // SLOT
+    tries = ring.shares if kind & TYPE == MESSAGE else 0
+    used = (n + (0 if kind & MOVED else PLACE) + CRC + tries + SLOT - 1) // SLOT
     least = ring.shares + 1 if tries and ring.is_open() else ring.shares
     return used if used > least else least
 
@@ -153,21 +146,21 @@ def _move(ring, order, cover, at):
     side = ring.side
     head = ring.head
     kind = ring.kind
-    address = ring.sector * ring.sector_size + ring.slot * SLOT + _HEAD
+    address = ring.sector * ring.sector_size + ring.slot * SLOT + HEAD
     n = ring.start + ring.size - address
     used = _moved_slots(ring)
-    whole = n if kind & _MOVED else n + _PLACE
-    head[0] = 0x80 | kind | _MOVED
-    if kind & _PART and not ring.is_open():
-        head[0] &= ~_PART
+    whole = n if kind & MOVED else n + PLACE
+    head[0] = 0x80 | kind | MOVED
+    if kind & PART and not ring.is_open():
+        head[0] &= ~PART
     head[1] = ring.queue
     head[2] = whole >> 8
     head[3] = whole & 0xFF
     ring.begin_crc(side.crc, order, cover, at)
-    side.put(head, 0, _HEAD)
-    if not kind & _MOVED:
+    side.put(head, 0, HEAD)
+    if not kind & MOVED:
         struct.pack_into(">IH", head, 0, ring.at_order, ring.at_slot)
-        side.put(head, 0, _PLACE)
+        side.put(head, 0, PLACE)
     while n:
         # Up to the end of the page only: its program is read back into the same buffer.
         step = ring.page_size - side.at
@@ -176,12 +169,12 @@ def _move(ring, order, cover, at):
         side.put(device.buf, device.at(address, step), step)
         address += step
         n -= step
-    copy(ring.sum, 0, side.crc, 0, _CRC)
-    side.put(ring.sum, 0, _CRC)
-    filled = _HEAD + whole + _CRC
+    copy(ring.sum, 0, side.crc, 0, CRC)
+    side.put(ring.sum, 0, CRC)
+    filled = HEAD + whole + CRC
     marks = ring.marks
     for share in range(ring.shares):
-        if kind & _TYPE == _MESSAGE:
+        if kind & TYPE == MESSAGE:
             head[0] = device.buf[device.at(ring.tries_at + share, 1)]
             side.put(head, 0, 1)
             filled += 1

@@ -9,7 +9,8 @@ raises for what it finds.
 from array import array
 
 from ..compat import const, fill, is_blank, newest_upto, oldest_from, same, u16, u32
-from .ring import BODY, CHAIN, COMMIT, COUNTS, DEFINITION, PART, TYPE, drop_chain
+from .records import BODY, CHAIN, DEFINITION, PART, TYPE
+from .ring import COMMIT, COUNTS, drop_chain
 from .sectors import HEADER, MAX_ORDER, SLOT, program
 
 _CHAINS = 16  # unfinished ones, at each place of the log, that are noticed

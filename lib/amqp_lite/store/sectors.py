@@ -1,6 +1,19 @@
 """The erase sectors under the ring: their headers, which are free, and copies of whole ones.
 
-The format is drawn in ring.py.
+All numbers are big-endian; erased flash is 0xFF, and programming only turns ones into zeros.
+
+sector, `sector_size` octets in slots of 16:
+
+     0  magic 0xA1, which also is the version of this format
+     1  geometry: log2(sector_size) - 8 in the high half, log2(page_size) - 4 in the low one
+     2  cover u16       stands for the orders order .. order + cover, after a merge
+     4  order u32       place in the log; grows with each sector begun, stays below 2**30
+     8  copy u8         of two sectors with the same order and cover the later copy counts
+     9  erases u24      how often this sector was erased
+    12  crc32 of the 12 octets before
+    16  bitmap, one bit for each slot of the sector, highest bit first: 0 = done with; the first
+        two, of the header's own slots, say how far a start got that settled what a cut had left
+     .  slots from the first one behind the bitmap
 """
 
 import struct
