@@ -18,11 +18,11 @@ import wire
 from amqp_lite import Node
 from amqp_lite.compat import crc32
 from amqp_lite.log import log
-from amqp_lite.store.device import RamFlash
 from amqp_lite.store.records import BODY, MESSAGE, TYPE
 from clients10 import ask as exchange10
 from clients10 import sender, session
 from host_tools.main import main
+from ramflash import RamFlash
 from stored import drain, publish
 from wire10 import message, transfer
 from world import World, tag_of

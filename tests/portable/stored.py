@@ -3,8 +3,8 @@
 import struct
 
 import wire
-from amqp_lite.store.device import RamFlash
 from amqp_lite.store.records import DEFINITION, TYPE
+from ramflash import RamFlash
 from world import World
 
 PERSISTENT = wire.properties(delivery_mode=2)

@@ -3,24 +3,14 @@
 import wire
 import wire10
 from amqp_lite.local import Received
-from amqp_lite.store.device import RamFlash
 from amqp_lite.v091.properties import read_properties
-from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_value
+from amqp_lite.v10.values import Described, Symbol, Typed, write_value
 from clients10 import ask, deliveries, outcomes, receiver, sender, session, take
-from wire10 import message, transfer
+from ramflash import RamFlash
+from wire10 import message, sections, transfer
 from world import World
 
 HEADER, ANNOTATIONS, PROPERTIES, APPLICATION, DATA, VALUE = 0x70, 0x72, 0x73, 0x74, 0x75, 0x77
-
-
-def sections(payload):
-    """The sections of a message of 1.0: {descriptor: value}."""
-    found = {}
-    i = 0
-    while i < len(payload):
-        value, i = read_value(payload, i)
-        found[value.descriptor] = value.value
-    return found
 
 
 def got(content):

@@ -11,9 +11,9 @@ from amqp_lite.bridge.upstream import Upstream
 from amqp_lite.compat import ticks_add
 from amqp_lite.errors import NotFound, ResourceLimitExceeded
 from amqp_lite.log import log
-from amqp_lite.store.device import RamFlash
 from bridged import BOOTS, Bridged
 from chance import seeded
+from ramflash import RamFlash
 from test_serve import SMALL
 from world import World, contents
 

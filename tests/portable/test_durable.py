@@ -2,7 +2,7 @@
 
 import chance
 import wire
-from amqp_lite.store.device import RamFlash
+from ramflash import RamFlash
 from stored import (
     PERSISTENT,
     SMALL,

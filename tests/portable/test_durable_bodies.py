@@ -5,7 +5,7 @@ import struct
 import chance
 import wire
 from amqp_lite.local import Subscriber
-from amqp_lite.store.device import RamFlash
+from ramflash import RamFlash
 from stored import PERSISTENT, counts, cut, drain, dropped, get, kept, publish
 from test_large import sip
 from world import World, contents, is_redelivered, tag_of

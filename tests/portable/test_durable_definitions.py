@@ -4,7 +4,7 @@ import struct
 
 import wire
 from amqp_lite.errors import ResourceLimitExceeded
-from amqp_lite.store.device import RamFlash
+from ramflash import RamFlash
 from stored import SMALL, counts, cut, drain, kept, numbers, publish
 from world import World
 

@@ -1,10 +1,8 @@
 """Recorded sessions, bent and broken in many ways: nothing escapes, and nothing stays behind.
 
-ROUNDS=100000 in the environment makes it longer; SEED=<what it printed> and ROUNDS=1 play one
-again.
+ROUNDS and SEED in the environment: see rounds.py.
 """
 
-import os
 import random
 
 import sessions
@@ -19,7 +17,8 @@ from bending import (
     swap,
     truncate,
 )
-from world import World
+from rounds import clear, mingle, play_rounds
+from world import Peer, World
 
 SESSIONS = sessions.ALL
 LOGIN = len(sessions.LOGIN)
@@ -120,61 +119,30 @@ def play(world):
         peer = world.connect()
         peer.step = random.choice((0, 0, 0, 1, 7, random.randrange(1, 2000)))
         peers.append((peer, bend()))
-    while peers:
-        peer, frames = random.choice(peers)
-        if not frames or peer.gone:
-            peers.remove((peer, frames))
-            if random.getrandbits(1):
-                peer.vanish()
-            continue
-        peer.reading = random.randrange(10) > 0
-        count = random.randrange(1, 5)
-        peer.send(b"".join(frames[:count]))
-        peer.take()  # frames of the broker's are whole, whatever a peer says
-        del frames[:count]
+
+    def between(_):
         if random.randrange(40) == 0:
             world.wait(random.choice((250, 3000, 70000)))
-    for peer in list(world.peers):
-        if peer is not world.neighbour:
-            peer.reading = True
-            world.run()
-            peer.take()
-            peer.vanish()
+
+    # Frames of the broker's are whole, whatever a peer says.
+    mingle(peers, Peer.take, between)
     world.neighbour.take()
-
-
-def clear(world):
-    broker = world.broker
-    for name in list(broker.queues):
-        broker.delete_queue(broker.queues[name])
-    for name in list(broker.exchanges):
-        if name and not name.startswith(b"amq."):
-            broker.delete_exchange(name)
-    world.access._failures.clear()
 
 
 def fuzz(**numbers):
     """Play rounds on one broker with these *numbers* of the profile."""
-    given = getattr(os, "getenv", lambda name: None)
-    rounds = int(given("ROUNDS") or 250)
-    seed = int(given("SEED") or int.from_bytes(os.urandom(3), "big"))
-    print("seed", seed)
     world = World(**numbers)
     world.neighbour = world.client()
     before = world.free()
-    for k in range(rounds):
-        random.seed(seed + k)
-        try:
-            play(world)
-            clear(world)
-            assert world.free() == before, (world.free(), before)
-            if k % 10 == 0:
-                assert world.neighbour.works(), "the neighbour"
-        except Exception:
-            print("round", k, "is SEED", seed + k)
-            raise
-        if k % 10000 == 9999:
-            print(k + 1, "rounds,", sorted(world.broker.metrics.snapshot().items()))
+
+    def one(k):
+        play(world)
+        clear(world)
+        assert world.free() == before, (world.free(), before)
+        if k % 10 == 0:
+            assert world.neighbour.works(), "the neighbour"
+
+    play_rounds(250, one, lambda: sorted(world.broker.metrics.snapshot().items()))
 
 
 def test_bent_sessions_cost_nobody_anything():

@@ -5,7 +5,7 @@ A line has one durable queue and one sink, which is what an uplink is to the mod
 
 import chance
 import wire
-from amqp_lite.store.device import RamFlash
+from ramflash import RamFlash
 from stored import SMALL, kept
 from test_durable_heap import Line, message
 from test_heap_lock import heap_lock, heap_unlock

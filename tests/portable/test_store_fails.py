@@ -3,7 +3,7 @@
 import wire
 from amqp_lite import Node
 from amqp_lite.errors import ConfigError
-from amqp_lite.store.device import RamFlash
+from ramflash import RamFlash
 from stored import numbers, publish
 from test_device import Folder
 from world import PROFILE, World

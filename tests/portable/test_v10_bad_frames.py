@@ -88,8 +88,8 @@ def test_frame_types():
 def test_a_login_is_tried_once():
     """Neither a second init nor responses that nobody asked for are a second try."""
     arena = Arena10()
-    response = frame(SASL, 0, described(performative.SASL_RESPONSE, b"\0guest\0guest"))
-    challenge = frame(SASL, 0, described(performative.SASL_CHALLENGE, b"x"))
+    response = frame(SASL, 0, described(wire10.SASL_RESPONSE, b"\0guest\0guest"))
+    challenge = frame(SASL, 0, described(wire10.SASL_CHALLENGE, b"x"))
     bad = wire10.init(b"\0guest\0wrong")
     for octets in (
         bad + wire10.init() + HEADER,

@@ -84,7 +84,7 @@ def test_logins_that_are_none():
         wire10.init(b"\0guest\0" + b"x" * 700),
         wire10.init()[:8] + b"\xff" + wire10.init()[9:],
         frame(SASL, 0, b""),
-        frame(SASL, 0, described(performative.SASL_RESPONSE, b"x")),
+        frame(SASL, 0, described(wire10.SASL_RESPONSE, b"x")),
         frame(SASL, 0, described(performative.SASL_OUTCOME, Typed(0x50, 0))),
         frame(AMQP, 0, b""),
         frame(SASL, 0, b"x" * 500),

@@ -1,11 +1,9 @@
 """Recorded AMQP 1.0 sessions, bent and broken: nothing escapes, and nothing stays behind.
 
-ROUNDS=100000 in the environment makes it longer; SEED=<what it printed> and ROUNDS=1 play one
-again. A round bends eight frames or so, and makes up twenty more that fit the state of their peer
-but for their values.
+ROUNDS and SEED in the environment: see rounds.py. A round bends eight frames or so, and makes up
+twenty more that fit the state of their peer but for their values.
 """
 
-import os
 import random
 
 import sessions10
@@ -30,6 +28,7 @@ from bending import (
     swap,
     truncate,
 )
+from rounds import clear, mingle, play_rounds
 from wire10 import LISTS
 from world import Peer, World
 
@@ -495,18 +494,8 @@ def play(world):
         if random.randrange(30) == 0:
             peer.step = random.choice((1, 7, 30))
         peers.append((peer, bend(world)))
-    everybody = [peer for peer, _ in peers]
-    while peers:
-        peer, frames = random.choice(peers)
-        if not frames or peer.gone:
-            peers.remove((peer, frames))
-            if random.getrandbits(1):
-                peer.vanish()
-            continue
-        peer.reading = random.randrange(10) > 0
-        count = random.randrange(1, 5)
-        peer.send(b"".join(frames[:count]))
-        peer.check()
+
+    def between(peer):
         while not peer.gone and random.randrange(3):
             try:
                 octets = live_frame(peer.engine)
@@ -515,42 +504,33 @@ def play(world):
             peer.send(octets)
             peer.check()
             world.bent += 1
-        del frames[:count]
-        stalled = world.neighbour.engine.stalled
-        if random.randrange(8) == 0 and b"q" in world.broker.queues and not stalled:
-            # In the other protocol's words, on a channel that may be closed for it.
-            other = wire.get(2, "q", no_ack=1)
-            if random.getrandbits(1):
-                properties = wire.properties(headers={"k": 1}, delivery_mode=random.choice((1, 2)))
-                other = wire.publish(2, "", "q", "x" * random.choice((0, 10, 1500)), properties)
-            if random.randrange(6) == 0:
-                # Others may have the object of the queue that was there.
-                broker = world.broker
-                broker.delete_queue(broker.queues[b"q"])
-                for name in (b"other", b"q")[: broker.queue_table.free]:
-                    if name not in broker.queues:
-                        broker.declare_queue(name, True, None, False, {})
-            world.neighbour.send(wire.open_channel(2) + other + wire.close_channel(2))
-            world.neighbour.take()
+        if random.randrange(8) == 0:
+            disturb(world)
         if random.randrange(40) == 0:
             world.wait(random.choice((250, 3000, 12000, 130000)))
-    for peer in everybody:
-        peer.reading = True
-        world.run()
-        peer.check()
-        peer.vanish()
+
+    mingle(peers, Visitor.check, between)
     world.neighbour.take()
 
 
-def clear(world):
+def disturb(world):
+    """Let the neighbour work with q in the other protocol's words, or q become another queue."""
     broker = world.broker
-    for name in list(broker.queues):
-        broker.delete_queue(broker.queues[name])
-    for name in list(broker.exchanges):
-        if name and not name.startswith(b"amq."):
-            broker.delete_exchange(name)
-    world.access._failures.clear()
-    world.run()  # the neighbour may have waited for memory
+    if b"q" not in broker.queues or world.neighbour.engine.stalled:
+        return
+    # On a channel that may be closed for it.
+    other = wire.get(2, "q", no_ack=1)
+    if random.getrandbits(1):
+        properties = wire.properties(headers={"k": 1}, delivery_mode=random.choice((1, 2)))
+        other = wire.publish(2, "", "q", "x" * random.choice((0, 10, 1500)), properties)
+    if random.randrange(6) == 0:
+        # Others may have the object of the queue that was there.
+        broker.delete_queue(broker.queues[b"q"])
+        for name in (b"other", b"q")[: broker.queue_table.free]:
+            if name not in broker.queues:
+                broker.declare_queue(name, True, None, False, {})
+    world.neighbour.send(wire.open_channel(2) + other + wire.close_channel(2))
+    world.neighbour.take()
 
 
 def idle(broker):
@@ -566,10 +546,6 @@ def idle(broker):
 
 def fuzz(**numbers):
     """Play rounds on one broker with these *numbers* of the profile."""
-    given = getattr(os, "getenv", lambda name: None)
-    rounds = int(given("ROUNDS") or (40 if MICROPYTHON else 250))
-    seed = int(given("SEED") or int.from_bytes(os.urandom(3), "big"))
-    print("seed", seed)
     world = World(**numbers)
     world.bent = 0
     world.spare = [
@@ -578,22 +554,21 @@ def fuzz(**numbers):
     ]
     world.neighbour = world.client()
     before = world.free()
-    for k in range(rounds):
-        random.seed(seed + k)
-        try:
-            play(world)
-            clear(world)
-            assert world.free() == before, (world.free(), before)
-            assert world.broker.longest_waiting is None
-            assert idle(world.broker), "transactions or bodies are left"
-            if k % NEIGHBOUR_EVERY == 0:
-                assert world.neighbour.works(), "the neighbour"
-        except Exception:
-            print("round", k, "is SEED", seed + k)
-            raise
-        if k % 10000 == 9999:
-            found = sorted(world.broker.metrics.snapshot().items())
-            print(k + 1, "rounds,", world.bent, "bent,", found)
+
+    def one(k):
+        play(world)
+        clear(world)
+        assert world.free() == before, (world.free(), before)
+        assert world.broker.longest_waiting is None
+        assert idle(world.broker), "transactions or bodies are left"
+        if k % NEIGHBOUR_EVERY == 0:
+            assert world.neighbour.works(), "the neighbour"
+
+    play_rounds(
+        40 if MICROPYTHON else 250,
+        one,
+        lambda: (world.bent, "bent", sorted(world.broker.metrics.snapshot().items())),
+    )
 
 
 def test_bent_sessions_cost_nobody_anything():

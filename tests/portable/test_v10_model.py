@@ -1,21 +1,21 @@
 """Random work of AMQP 1.0 peers, in and out of transactions: each message is where it has to be.
 
-ROUNDS=10000 in the environment makes it longer; SEED=<what it printed> and ROUNDS=1 play one
-round again. A round's steps are all allowed ones; peers leave in the middle of anything.
+ROUNDS and SEED in the environment: see rounds.py. A round's steps are all allowed ones; peers
+leave in the middle of anything.
 """
 
 import gc
-import os
 import random
 
 import sessions10
 import wire10
 from amqp_lite.broker.transaction import ledger_of
 from amqp_lite.compat import MICROPYTHON
-from amqp_lite.store.device import RamFlash
 from amqp_lite.v10 import performatives as performative
 from amqp_lite.v10.performatives import ACCEPTED, DECLARED, MODIFIED, REJECTED, RELEASED
 from clients10 import ask, names, session, take
+from ramflash import RamFlash
+from rounds import play_rounds
 from sessions10 import SELECTOR, acquire, filters, order, retire, state
 from stored import drain
 from wire10 import message, transfer
@@ -350,15 +350,8 @@ def play():
 
 
 def test_random_work():
-    given = getattr(os, "getenv", lambda name: None)
-    rounds = int(given("ROUNDS") or (5 if MICROPYTHON else 60))
-    seed = int(given("SEED") or int.from_bytes(os.urandom(3), "big"))
-    print("seed", seed)
-    for k in range(rounds):
-        random.seed(seed + k)
+    def one(_):
         gc.collect()
-        try:
-            play()
-        except Exception:
-            print("round", k, "is SEED", seed + k)
-            raise
+        play()
+
+    play_rounds(5 if MICROPYTHON else 60, one)

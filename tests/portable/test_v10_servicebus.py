@@ -78,22 +78,12 @@ def request(properties, body, reply_to=None):
     ))  # fmt: skip
 
 
-def parts(octets):
-    """The sections of a message by their codes; of the body the value."""
-    found = {}
-    i = 0
-    while i < len(octets):
-        one, i = read_value(octets, i)
-        found[one.descriptor] = one.value
-    return found
-
-
 def answer(found):
     """(application-properties, body) of the one answer in *found*."""
     ((_, _, octets),) = deliveries(found)
     typed = read_value(octets, 0, True)[0]
     assert typed.value.value[5] == UUID
-    whole = parts(octets)
+    whole = wire10.sections(octets)
     return whole[0x74], whole[0x77]
 
 
@@ -143,7 +133,7 @@ def receiver(peer, source="amqps://host:5672/q", handle=1, credit=10, **options)
 
 def transfers(found):
     return [
-        (row[2][1], row[2][2], (row[2] + [None] * 5)[4], parts(row[3]))
+        (row[2][1], row[2][2], (row[2] + [None] * 5)[4], wire10.sections(row[3]))
         for row in found if row[0] == "transfer"
     ]  # fmt: skip
 
@@ -408,7 +398,7 @@ def test_a_message_of_many_transfers():
     assert outcomes(ask(peer, octets)) == [(first, first, True, ACCEPTED)]
     found = ask(peer, attach_second("r", "q") + wire10.credit(1, 1))
     ((_, _, whole),) = deliveries(found)
-    assert parts(whole)[0x75] == b"x" * 3000
+    assert wire10.sections(whole)[0x75] == b"x" * 3000
     found = ask(peer, transfer(b"\0\x53\x75\xb0\0\0\x30\0", number(peer), more=True))
     for _ in range(4):
         found += ask(peer, transfer(bytes(3000), None, more=True))
@@ -750,7 +740,7 @@ def peeked(peer, first, count):
     )
     if status == 204:
         return []
-    return [parts(row["message"]) for row in body["messages"]]
+    return [wire10.sections(row["message"]) for row in body["messages"]]
 
 
 def sequence(sections):
@@ -794,7 +784,7 @@ def test_peek_at_what_is_not_stored():
     ask(peer, wire10.detach(4) + wire10.detach(5))
     body = {"from-sequence-number": 0, "message-count": 10}
     status, body = manage(peer, "peek-message", body, "ram")
-    found = [parts(row["message"]) for row in body["messages"]]
+    found = [wire10.sections(row["message"]) for row in body["messages"]]
     assert [sections[0x75] for sections in found] == [b"0", b"1", b"2"]
     assert len({sequence(sections) for sections in found}) == 3
 
@@ -847,7 +837,7 @@ def receive_deferred(peer, *numbers, mode=1):
     status, body = manage(peer, "receive-by-sequence-number", body)
     if status != 200:
         return body
-    return [(row["lock-token"], parts(row["message"])) for row in body["messages"]]
+    return [(row["lock-token"], wire10.sections(row["message"])) for row in body["messages"]]
 
 
 def test_deferred_messages():

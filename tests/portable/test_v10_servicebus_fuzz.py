@@ -1,10 +1,9 @@
 """What a peer that has put a token may send, by the grammar or nearly: nothing escapes, and
 nothing stays behind.
 
-ROUNDS=1000 in the environment makes it longer; SEED=<what it printed> and ROUNDS=1 play one again.
+ROUNDS and SEED in the environment: see rounds.py.
 """
 
-import os
 import random
 
 import wire10
@@ -13,6 +12,7 @@ from amqp_lite.v10.servicebus import deferred
 from amqp_lite.v10.servicebus.envelope import number_of
 from amqp_lite.v10.values import Described, Symbol, Typed
 from clients10 import ask, take
+from rounds import play_rounds
 from stored import SMALL
 from test_v10_fuzz import (
     live_disposition,
@@ -24,7 +24,6 @@ from test_v10_fuzz import (
 )
 from test_v10_servicebus import UUID, attach_second, bus, token, world
 
-ROUNDS = int(getattr(os, "getenv", lambda name: None)("ROUNDS") or 6)
 FRAMES = 60
 
 
@@ -164,23 +163,19 @@ def play(made):
 
 
 def test_peers_with_a_token():
-    given = getattr(os, "getenv", lambda name: None)("SEED")
-    seed = int(given or int.from_bytes(os.urandom(2), "big"))
     made = world(**SMALL)
     keys = ("blocks", "messages", "entries", "promised", "consumers", "exchanges")
     free = made.free()
-    for k in range(ROUNDS):
-        random.seed(seed + k)
-        try:
-            play(made)
-            for row in list(deferred.rows):
-                deferred.rows.remove(row)
-                row[0].queue.settle(row[0])
-            for name in made.broker.queues:
-                made.broker.queues[name].purge()
-            made.wait(2000)
-            left = made.free()
-            assert [left[key] for key in keys] == [free[key] for key in keys]
-        except Exception:
-            print("SEED=%d" % (seed + k))
-            raise
+
+    def one(_):
+        play(made)
+        for row in list(deferred.rows):
+            deferred.rows.remove(row)
+            row[0].queue.settle(row[0])
+        for name in made.broker.queues:
+            made.broker.queues[name].purge()
+        made.wait(2000)
+        left = made.free()
+        assert [left[key] for key in keys] == [free[key] for key in keys]
+
+    play_rounds(6, one)

@@ -2,10 +2,10 @@
 
 import wire
 import wire10
-from amqp_lite.store.device import RamFlash
 from amqp_lite.v10.performatives import MODIFIED, REJECTED, RELEASED, described_value
 from amqp_lite.v10.values import Described, Symbol
 from clients10 import ask, deliveries, names, receiver, sender, session, take
+from ramflash import RamFlash
 from wire10 import message, transfer
 from world import World
 

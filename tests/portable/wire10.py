@@ -7,6 +7,8 @@ from amqp_lite.v10.values import Described, Symbol, Typed, read_value, write_val
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 HEADER = b"AMQP\x00\x01\x00\x00"
+SASL_CHALLENGE = 0x42  # AMQP 1.0 §5.3.3; no mechanism of the broker's has them
+SASL_RESPONSE = 0x43
 NO_SOURCE = object()
 
 
@@ -162,6 +164,16 @@ def message(body=b"", durable=None, ttl=None, to=None, subject=None, user=None, 
     if headers:
         sections += write_value(Described(Typed(0x53, 0x74), headers))
     return sections + write_value(Described(Typed(0x53, 0x75), body))
+
+
+def sections(payload):
+    """The sections of a message by their codes; of a body the value."""
+    found = {}
+    i = 0
+    while i < len(payload):
+        value, i = read_value(payload, i)
+        found[value.descriptor] = value.value
+    return found
 
 
 def transfer(payload, number=0, handle=0, channel=0, settled=None, more=None, tag=b"t", **given):

@@ -13,11 +13,11 @@ from amqp_lite.broker.durable import Durable
 from amqp_lite.broker.table import Table
 from amqp_lite.compat import ticks_add
 from amqp_lite.log import log
-from amqp_lite.store.device import RamFlash
 from amqp_lite.store.ring import Ring
 from amqp_lite.v091.channel import Channel
 from amqp_lite.v091.codec import match_headers, read_table, translated, write_table
 from amqp_lite.v091.connection import Connection
+from ramflash import RamFlash
 
 # A Pico W's.
 PROFILE = {

@@ -1,4 +1,4 @@
-"""Where the octets of the ring are: RAM or raw NOR flash. For files: file.py and segments.py.
+"""Where the octets of the ring are, here raw NOR flash. For files: file.py and segments.py.
 
 A device is NOR-like storage. An erase makes all octets of a sector 0xFF, a program only turns ones
 into zeros. Addresses are octets from 0 on. All devices have this face:
@@ -18,45 +18,12 @@ into zeros. Addresses are octets from 0 on. All devices have this face:
     close()
 """
 
-from ..compat import const, fill
+from ..compat import const
 
 _COUNT = const(4)  # ioctl of the block protocol: blocks of the device
 _SIZE = const(5)  # octets of a block
 _ERASE = const(6)
 _EINVAL = const(22)
-
-
-class RamFlash:
-    """All in `buf`, a bytearray: for tests, and for dumps of other devices (*octets*)."""
-
-    def __init__(self, sectors, sector_size, page_size, octets=None):
-        if octets is None:
-            octets = b"\xff" * (sectors * sector_size)
-        if len(octets) != sectors * sector_size:
-            raise ValueError("%d octets for %d sectors" % (len(octets), sectors))
-        self.sector_size = sector_size
-        self.page_size = page_size
-        self.sectors = sectors
-        self.trusted = False
-        self.commit_ms = 0
-        self.buf = bytearray(octets)
-
-    def at(self, address, n):
-        return address
-
-    def program(self, address, buf, i, n):
-        own = self.buf
-        for k in range(i, i + n):
-            own[address + k] &= buf[k]
-
-    def erase(self, sector):
-        fill(self.buf, sector * self.sector_size, self.sector_size, 0xFF)
-
-    def sync(self):
-        pass
-
-    def close(self):
-        pass
 
 
 class BlockFlash:

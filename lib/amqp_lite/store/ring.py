@@ -336,6 +336,7 @@ class Ring(Records):
         program(self.device, address - i, page, i, 1)
         page[i] = 0xFF
 
+
 def _any_bit(bits, i, first, n):
     """Whether one of *n* bits from number *first* of *bits*, which begin at octet *i*, is 1."""
     for bit in range(first, first + n):

@@ -20,9 +20,6 @@ MAX_DEPTH = const(8)  # compounds within each other
 MAX_NODES = const(2048)  # values of one frame, descriptors included
 
 _DESCRIBED = const(0x00)
-_NULL = const(0x40)
-_TRUE = const(0x41)
-_FALSE = const(0x42)
 _UINT_0 = const(0x43)
 _ULONG_0 = const(0x44)
 _LIST_0 = const(0x45)
@@ -178,11 +175,6 @@ def skip_value(buf, i):
 # --- reading one value ---
 
 
-def is_null(buf, i):
-    """Whether the value at *i* is null."""
-    return buf[i] == _NULL
-
-
 def octets_at(buf, i):
     """(index, length) of the octets of the binary, string or symbol at *i*; (-1, 0): it is none.
 
@@ -223,12 +215,6 @@ def symbol_at(buf, i):
     return ascii7(bytes(buf[at : at + n]))
 
 
-def is_symbol(buf, i, name):
-    """Whether the value at *i* is the symbol *name* (octets). Allocates nothing."""
-    n = len(name)
-    return buf[i] == _SYMBOL_8 and buf[i + 1] == n and equal(buf, i + 2, name, n)
-
-
 def uint_at(buf, i, most=0x3FFFFFFF):
     """The uint or ulong at *i*, but *most* at most. Raises SyntaxFailure when it is none.
 
@@ -264,16 +250,6 @@ def serial_at(buf, i):
 def serial_top_at(buf, i):
     """The upper 2 bits of the uint at *i*."""
     return buf[i + 1] >> 6 if buf[i] == _UINT else 0
-
-
-def boolean_at(buf, i):
-    """The boolean at *i*. Raises SyntaxFailure when it is none."""
-    code = buf[i]
-    if code == _TRUE or code == _FALSE:
-        return code == _TRUE
-    if code == _BOOLEAN:
-        return buf[i + 1] == 1
-    raise SyntaxFailure("a boolean was due, not 0x%02x" % code)
 
 
 def items_at(buf, i):

@@ -50,8 +50,6 @@ TRANSACTIONAL_STATE = const(0x34)
 # Security, §5.3.3:
 SASL_MECHANISMS = const(0x40)
 SASL_INIT = const(0x41)
-SASL_CHALLENGE = const(0x42)
-SASL_RESPONSE = const(0x43)
 SASL_OUTCOME = const(0x44)
 # Sections of a message that are lists, §3.2:
 HEADER = const(0x70)
