@@ -26,7 +26,7 @@ _OPEN = re.compile(
 )
 # Where names come from: what is always loaded.
 _ALWAYS = re.compile(
-    r"amqp_lite\.(broker\.(broker|entry|message|queue)|engine|net\.reactor|v091\.\w+)"
+    r"amqp_lite\.(broker\.(broker|delivery|message|queue)|engine|net\.reactor|v091\.\w+)"
 )
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 

@@ -3,7 +3,7 @@
 import time
 
 import chance
-from amqp_lite.broker.topic import topic_match
+from amqp_lite.broker.exchange import topic_match
 
 
 def matches(pattern, key):

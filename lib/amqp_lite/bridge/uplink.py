@@ -17,7 +17,7 @@ The protocol's half is a *link*, while there is one:
     restart()              open the channel anew
 """
 
-from ..broker.entry import EntryList
+from ..broker.delivery import EntryList
 from ..broker.queue import text
 from ..broker.table import Table
 from ..compat import const, copy, equal, ticks_add, ticks_diff

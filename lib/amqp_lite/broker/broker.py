@@ -16,8 +16,7 @@ from ..errors import (
     StoreDamaged,
 )
 from .arguments import are_equivalent, check_binding, check_exchange, check_queue
-from .consumer import Consumer
-from .entry import Entry
+from .delivery import Consumer, Entry
 from .exchange import DEFAULT, PREDECLARED, Binding, Exchange
 from .message import AMQP10, PERSISTENT, Pool
 from .metrics import Metrics

@@ -1,13 +1,13 @@
 """A queue: waiting messages in order, and the consumers they go to.
 
-What waits in RAM has an entry, see entry.py. What waits in the store alone has none: the queue
+What waits in RAM has an entry, see delivery.py. What waits in the store alone has none: the queue
 counts it (`backlog`) and knows where it begins (`order`, `slot`). Everything with an entry is in
 front of that, but transient messages that came later; the places of entries tell.
 """
 
 from ..compat import const, ticks_add, ticks_diff
 from ..errors import AccessRefused, ResourceLocked
-from .entry import EntryList, is_behind
+from .delivery import EntryList, is_behind
 
 CHOOSES = const(1)  # Consumer.chooses
 SAW_ALL = const(2)

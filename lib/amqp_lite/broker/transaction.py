@@ -14,7 +14,7 @@ from ..errors import PreconditionFailed, ResourceLimitExceeded
 from ..log import log
 from ..store.records import CHAIN, PART
 from ..store.ring import COMMIT, COUNTS
-from .entry import EntryList
+from .delivery import EntryList
 from .message import PERSISTENT
 from .queue import text
 

@@ -8,7 +8,7 @@ import struct
 
 from ..access import READ, WRITE
 from ..broker.broker import REPLY_TO
-from ..broker.entry import EntryList
+from ..broker.delivery import EntryList
 from ..broker.message import AMQP10
 from ..broker.queue import text
 from ..compat import const, copy, equal, load, u16

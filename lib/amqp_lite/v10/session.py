@@ -2,7 +2,7 @@
 
 import struct
 
-from ..broker.entry import EntryList
+from ..broker.delivery import EntryList
 from ..compat import const, load
 from ..errors import AMQPError, ResourceLimitExceeded, SyntaxFailure
 from .conditions import STOLEN, ConditionError, FramingError, InvalidField, NotAllowedNow

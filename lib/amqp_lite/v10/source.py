@@ -14,7 +14,7 @@ Imported when the first such link is attached.
 """
 
 from ..access import CONFIGURE, READ
-from ..broker.entry import is_behind
+from ..broker.delivery import is_behind
 from ..broker.exchange import HEADERS
 from ..broker.message import MAX_TTL_MS
 from ..compat import const, load, ticks_diff
