@@ -57,7 +57,7 @@ _V10_CLIENT = const(2200)  # octets of the engine of one, and of a session with 
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
 _STORE = const(6000)
-_AHEAD = const(256)  # records ahead of a backlog, see durable.py; eight octets each
+_AHEAD = const(256)  # records ahead of a backlog, see ahead.py; eight octets each
 _SINGLE = const(904)  # words of what there is one of: broker, reactor, metrics, users
 # Octets, with their length, of what is made later; few are longer.
 _NAME = const(24)

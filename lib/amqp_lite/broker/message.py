@@ -45,7 +45,7 @@ class Message:
         self.references = 0  # queues (and the receiving channel) that hold it
         self.flags = 0
         self.ttl_ms = -1  # -1: lives for ever
-        self.chain = None  # the body is not here but in the store, see durable.py
+        self.chain = None  # the body is not here but in the store, see bodies.py
 
 
 class Pool:
