@@ -8,9 +8,9 @@ import socket
 from os import urandom
 from time import gmtime, time
 
-from amqp_lite.bridge.backoff import jitter
 from amqp_lite.compat import const, receive, ticks_add, ticks_diff, transmit
 from amqp_lite.log import log
+from amqp_lite.net.backoff import jitter
 
 EPOCH = 946684800 if gmtime(0)[0] == 2000 else 0  # Unix time at the port's zero
 BUILT = 1793491200  # 2026-11-01: no answer from before can be right

@@ -6,9 +6,9 @@ two, when there is no network to miss.
 
 import network
 
-from amqp_lite.bridge.backoff import BackOff
 from amqp_lite.compat import const, ticks_add, ticks_diff
 from amqp_lite.log import log
+from amqp_lite.net.backoff import BackOff
 
 # What a port's status numbers mean; any other one is a failure that has no name.
 UP = "up"

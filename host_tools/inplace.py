@@ -13,7 +13,7 @@ _TEXT = 0x8000  # in the length of a piece that is no byte code
 # Modules that lib/ imports by load(), late.
 _LATE = (
     "v10.connection", "v10.source", "v10.node", "v10.management", "v10.coordinator", "convert",
-    "broker.transaction",
+    "broker.transaction", "v091.login",
 )  # fmt: skip
 _BYTECODE = 2  # the kinds of code in a .mpy file, py/emitglue.h
 _PYTHON = 3

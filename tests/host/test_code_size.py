@@ -20,7 +20,7 @@ NOT_KEPT = {
 }  # fmt: skip
 # Likewise, of what clients may ask for: refused when there is no memory for it.
 NOT_KEPT |= {
-    "coordinator", "management", "selector", "servicebus", "source", "transaction",
+    "coordinator", "login", "management", "selector", "servicebus", "source", "transaction",
 }  # fmt: skip
 V10_NODE = Path("v10/node.py")
 TLS = {"certificate", "compat_tls_micropython", "tls"}

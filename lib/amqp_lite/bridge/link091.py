@@ -8,8 +8,8 @@ from ..broker.queue import text
 from ..compat import const, ticks_diff, u16
 from ..errors import CommandInvalid, SyntaxFailure
 from ..log import log, printable
+from ..net.backoff import BackOff
 from ..v091.methods import method_frame, read_arguments
-from .backoff import BackOff
 
 _CHANNEL_OPEN = const(0x0014000A)
 _CHANNEL_OPEN_OK = const(0x0014000B)

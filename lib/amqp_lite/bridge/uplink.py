@@ -22,7 +22,7 @@ from ..broker.queue import text
 from ..broker.table import Table
 from ..compat import const, copy, equal, ticks_add, ticks_diff
 from ..errors import AMQPError, NotFound
-from .backoff import jitter
+from ..net.backoff import jitter
 from .home import is_stored, mark_all_but, republish
 from .template import Template
 

@@ -10,7 +10,7 @@ from ..broker.queue import text
 from ..compat import const, ticks_diff
 from ..errors import AMQPError
 from ..log import log
-from .backoff import BackOff
+from ..net.backoff import BackOff
 from .downlink import Downlink
 from .home import alias as make_alias
 from .uplink import Uplink
