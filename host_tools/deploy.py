@@ -31,6 +31,7 @@ from .progress import open_progress
 from .reset import await_broker
 
 _OLDEST = (1, 24)  # MicroPython
+_FROZEN = 2  # code_in_flash of a board whose firmware has the library inside
 _LIBRARY = "/lib/amqp_lite"
 _BOARD = "/lib/board"
 _MAIN = "/main.py"
@@ -173,7 +174,7 @@ def _plan(board, args, given, app):
         raise CommandError(
             f"MicroPython {facts['version']} is too old, it takes {_OLDEST[0]}.{_OLDEST[1]}"
         )
-    settings = _settings(board, given, name)
+    settings = _settings(board, given, name, facts["frozen"])
     wanted = {}
     if facts["frozen"]:
         _check_frozen(facts)
@@ -278,25 +279,36 @@ def _modules(top, to, board=None):
                 yield f"{where}/{name}", os.path.join(here, name)
 
 
-def _settings(board, given, name):
+def _settings(board, given, name, is_frozen):
     """The configuration for the board *name*, complete, and its profile. Raises CommandError.
 
-    given  (where it is from, settings); None: those that are on the board
+    given      (where it is from, settings); None: those that are on the board
+    is_frozen  the library is part of its firmware
     """
     source, settings = given or _settings_there(board)
     settings = {key: value for key, value in settings.items() if key != "checked"}
     profile = settings.get("profile")
     if isinstance(profile, dict):
         # Numbers this version has and the one that completed the configuration had not.
-        settings["profile"] = {**read_profile(name), **profile}
+        settings["profile"] = {**read_profile(name), **_of_any_firmware(profile)}
     else:
         if profile not in (None, name):
             print(f"{source}: the profile is '{name}' here, not '{profile}'")
         settings["profile"] = name
+    limits = settings.get("limits", {})
+    if isinstance(limits, dict):
+        settings["limits"] = _of_any_firmware(limits)
+        if is_frozen:
+            settings["limits"]["code_in_flash"] = _FROZEN
     try:
         return complete_config(settings)
     except (ConfigError, CommandError) as error:
         raise CommandError(f"{source}: {error}") from None
+
+
+def _of_any_firmware(numbers):
+    """*numbers* of a profile, without what only a firmware with the library inside makes true."""
+    return {key: n for key, n in numbers.items() if (key, n) != ("code_in_flash", _FROZEN)}
 
 
 def _settings_there(board):

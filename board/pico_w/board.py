@@ -53,12 +53,14 @@ def flash(size):
 
 
 def place(late=None):
+    if not __file__.startswith("/lib/"):
+        return  # part of the firmware: it is in flash already, whatever was deployed before
     import rp2
 
     try:
         _once("inplace").place(memoryview(rp2.Flash()), _CODE, late)
     except OSError:
-        return  # deployed as .py, or part of the firmware: then it is in flash already
+        return  # deployed as .py
     if late is None:
         from amqp_lite import compat_micropython
 

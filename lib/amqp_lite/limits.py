@@ -13,7 +13,8 @@ _ANY = const(0x3FFFFFFF)  # what a small int of a 32-bit board holds
 # name, default (a Linux gateway's), lowest, highest
 FIELDS = (
     ("heap", 0, 0, _ANY),  # octets of 32-bit heap for code and tables; 0: not checked
-    ("code_in_flash", 0, 0, 1),  # 1: byte code takes no heap, see board/pico_w/inplace.py
+    # 1: byte code takes no heap, see board/pico_w/inplace.py; 2: the code is part of the firmware
+    ("code_in_flash", 0, 0, 2),
     ("connections", 64, 1, 4096),  # TCP peers at once, with one for each bridge
     ("unauthenticated", 16, 1, 4096),  # of them, at most without login
     ("channels", 128, 1, 65535),  # AMQP 0-9-1 channels of all connections
@@ -49,10 +50,12 @@ _DELIVERY_HEAD = const(840)
 
 # Octets of heap that the modules keep, loaded from .mpy files, as measured on a Pico W.
 CODE = 133000
-BYTE_CODE = 61900  # of them, with texts: what code_in_flash spares
+BYTE_CODE = 61900  # of them, with texts: what code_in_flash 1 spares
+FROZEN_CODE = 25200  # what 2 leaves: functions, classes and the names of modules
 # The same for AMQP 1.0, from its first client on, and for the messages of other protocols.
 V10_CODE = 63900
 V10_BYTE_CODE = 34300
+V10_FROZEN_CODE = 18100
 _V10_CLIENT = const(2200)  # octets of the engine of one, and of a session with two links
 # Octets of a ring of 256 KB and of the device under it, files of a board's own file system. Raw
 # flash takes half of it; each further sector takes eight.
@@ -149,11 +152,13 @@ def bill(profile, word=4):
     connection = item(42) + item(22) + 2 * items(0) + item(4) + 2 * block
     connection += item(13) + item(5) + item(9) + item(4) + block + octets(8)
     connections = profile["connections"]
+    in_flash = profile["code_in_flash"]
     v10 = profile["amqp10"]
+    v10_code = (V10_CODE, V10_CODE - V10_BYTE_CODE, V10_FROZEN_CODE)[in_flash]
     named = profile["exchanges"] + profile["queues"] + profile["bindings"]
     rows = (
-        ("code", 1, CODE - profile["code_in_flash"] * BYTE_CODE),
-        ("AMQP 1.0", v10, V10_CODE - profile["code_in_flash"] * V10_BYTE_CODE),
+        ("code", 1, (CODE, CODE - BYTE_CODE, FROZEN_CODE)[in_flash]),
+        ("AMQP 1.0", v10, v10_code),
         ("AMQP 1.0 clients", v10 * connections, _V10_CLIENT * word // 4),
         ("one of each", 1, _SINGLE * word),
         ("store", 1, _STORE + 8 * min(profile["deliveries"], _AHEAD)),

@@ -331,13 +331,27 @@ def test_a_library_in_the_firmware_is_not_copied(folder, config):
         (folder / "lib/amqp_lite/node.mpy").write_text("of another time")
         output = deploy(board, "--config", config, "--no-reset")
         assert f"amqp_lite {__version__} is part of its firmware" in output
-        assert set(files(folder)) == {"boot.py", "main.py", "config.json"}
+        there = files(folder)
+        assert set(there) == {"boot.py", "main.py", "config.json"}
+        assert json.loads(there["config.json"])["profile"]["code_in_flash"] == 2
     with FakeBoard(folder, "frozen=0.0.1") as board:
         text, _ = refuses(board, "--no-reset")
         assert text == (
             f"its firmware brings amqp_lite 0.0.1, and this is {__version__}:"
             " flash one with this version, or one without"
         )
+
+
+def test_what_only_fits_with_the_library_in_the_firmware(folder, tmp_path):
+    bridge = {"name": "cloud", "hosts": ["127.0.0.1:1"], "uplinks": [{"queue": "telemetry"}]}
+    config = write_config(tmp_path, bridges=[bridge], limits={"code_in_flash": 2})
+    assert "octets of heap" in run("config", "check", config)[1]
+    with FakeBoard(folder, f"frozen={__version__}") as board:
+        deploy(board, "--config", config, "--no-reset")
+    with FakeBoard(folder) as board:
+        for arguments in (("--config", config), ()):  # () is what the other firmware left there
+            text, _ = refuses(board, "--board", "pico_w", "--no-reset", *arguments)
+            assert "profile.heap: " in text and text.endswith("with limits.amqp10 0 it fits")
 
 
 def test_a_micropython_that_is_too_old(folder, config):

@@ -7,8 +7,10 @@ from amqp_lite.errors import ConfigError
 from amqp_lite.limits import (
     CODE,
     FIELDS,
+    FROZEN_CODE,
     V10_BYTE_CODE,
     V10_CODE,
+    V10_FROZEN_CODE,
     bill,
     check,
     complete,
@@ -94,6 +96,8 @@ def test_what_amqp_1_0_takes():
     assert total(bill(both)) - total(bill(few)) == V10_CODE + 2 * client
     rows = bill(complete(SMALL, {"amqp10": 1, "code_in_flash": 1}))
     assert ("AMQP 1.0", 1, V10_CODE - V10_BYTE_CODE, V10_CODE - V10_BYTE_CODE) in rows
+    rows = {row[0]: row[3] for row in bill(complete(SMALL, {"amqp10": 1, "code_in_flash": 2}))}
+    assert (rows["code"], rows["AMQP 1.0"]) == (FROZEN_CODE, V10_FROZEN_CODE)
     heap = total(bill(few))
     assert refusal(amqp10=1, heap=heap).endswith("; with limits.amqp10 0 it fits")
     assert not refusal(amqp10=1, heap=heap - 1).endswith("it fits")

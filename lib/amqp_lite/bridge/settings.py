@@ -18,9 +18,11 @@ _COUNT = const(0x40000000)  # what a small int of a board holds is below
 # Octets of heap that the modules of a bridge keep, loaded from .mpy files, and those of TLS.
 BRIDGE_CODE = 37500
 TLS_CODE = 9100
-# Of them byte code and texts, as in limits.py.
+# Of them byte code and texts, and what a firmware with the code inside leaves, as in limits.py.
 BRIDGE_BYTE_CODE = 19000
 TLS_BYTE_CODE = 5400
+BRIDGE_FROZEN_CODE = 8200
+TLS_FROZEN_CODE = 1300
 # Octets of a bridge, of each link, and of a TLS connection with its context, on a Pico W.
 _BRIDGE_OCTETS = const(2200)
 _UPLINK_OCTETS = const(1500)
@@ -188,7 +190,7 @@ def queues_needed(bridges):
 def bill(bridges, in_flash=0):
     """What the rows *bridges* of a configuration cost besides, on a board: as bill().
 
-    in_flash  1: its byte code takes no heap, as code_in_flash of a profile
+    in_flash  where its code is, as code_in_flash of a profile
 
     A bridge has the buffers of one of the connections.
     """
@@ -197,9 +199,11 @@ def bill(bridges, in_flash=0):
     down = sum([len(row["downlinks"]) for row in bridges])
     secure = len([row for row in bridges if row["tls"]])
     flights = sum([link["window"] + max(1, link["window"] // 2) for link in links])
+    code = (BRIDGE_CODE, BRIDGE_CODE - BRIDGE_BYTE_CODE, BRIDGE_FROZEN_CODE)[in_flash]
+    tls_code = (TLS_CODE, TLS_CODE - TLS_BYTE_CODE, TLS_FROZEN_CODE)[in_flash]
     rows = (
-        ("bridge code", len(bridges) > 0, BRIDGE_CODE - in_flash * BRIDGE_BYTE_CODE),
-        ("TLS code", secure > 0, TLS_CODE - in_flash * TLS_BYTE_CODE),
+        ("bridge code", len(bridges) > 0, code),
+        ("TLS code", secure > 0, tls_code),
         ("bridges", len(bridges), _BRIDGE_OCTETS),
         ("TLS", secure, _TLS_OCTETS),
         ("uplinks", len(links), _UPLINK_OCTETS),
