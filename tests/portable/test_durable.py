@@ -448,3 +448,29 @@ def test_a_life_of_0_ms_is_never_stored():
         )
         assert found == [b"1", b"2"]
         assert world.stored() == definitions
+
+
+def test_sectors_are_merged_between_publishes():
+    # Merges call deep: below a publish the stack of a Pico W is too small for them.
+    world = World(flash=RamFlash(6, 4096, 256))
+    peer = world.client()
+    peer.queue("archive", durable=1)
+    peer.queue("q", durable=1)
+    ring = world.broker.store.ring
+    begin = ring.begin
+    merged = []
+
+    def watched(*given):
+        before = ring.merges
+        stored = begin(*given)
+        merged.append(ring.merges - before)
+        return stored
+
+    ring.begin = watched
+    for k in range(300):
+        publish(peer, "q", bytes(200))
+        if k % 12 == 0:
+            publish(peer, "archive", b"%d" % k)
+        drain(peer, "q")
+    assert ring.merges > 2 and not any(merged), (ring.merges, sum(merged))
+    assert drain(peer, "archive") == [b"%d" % k for k in range(0, 300, 12)]

@@ -421,6 +421,8 @@ class Durable(Definitions):
 
     def commit(self):
         """Make everything appended so far safe. True when it is."""
+        if not self.broken:
+            self.ring.ahead()
         if self.broken or not self.ring.uncommitted:
             self.appended_at = 0
             return True  # what was lost is told by broker.failures, and nothing is taken any more

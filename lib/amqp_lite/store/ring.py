@@ -60,6 +60,8 @@ class Ring(Records):
         self.commits = 0  # of them, those of commit records
         self.marks = bytearray(self.bitmap)  # of a merge's target
         self._stuck = False  # nothing is left to merge
+        self._late_slot = self.slots - self.slots // 4
+        self._made_room = -1  # the order of the tail that ahead() has seen to
         self.uncommitted = False
         # counters
         self.merges = 0
@@ -199,10 +201,21 @@ class Ring(Records):
             if self.acks:
                 if not self.mark() and self.acks:
                     return False
-            elif self._stuck or not merge(self):
+            # A sector for the merge is erased here, where fewer calls are on the stack.
+            elif self._stuck or not self.prepare() or not merge(self):
                 self._stuck = True  # until something is marked as done
                 return False
         return True
+
+    def ahead(self):
+        """Make room for the next sector when the tail is nearly full.
+
+        A merge calls deep, and below a publish the stack of a Pico W has no room for that.
+        """
+        if self.tail_slot < self._late_slot or self._made_room == self.newest or self._stuck:
+            return
+        if self.make_room() and self.prepare():
+            self._made_room = self.newest
 
     # --- marking records as done ---
 
