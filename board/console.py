@@ -26,13 +26,13 @@ class Console:
         self._octet = bytearray(1)
         self._poller = Poller()
         self._poller.add(self._stdin, None)
-        self._on_ready = self._ready  # bound once: binding allocates
 
     def step(self):
         """Take at most one octet that was typed; never waits."""
-        self._poller.wait(0, self._on_ready)
+        if self._poller.wait(0):
+            self._read()
 
-    def _ready(self, who, events):
+    def _read(self):
         try:
             n = self._stdin.readinto(self._octet)
         except OSError:

@@ -111,10 +111,16 @@ POLLERR = POLLHUP = 0  # a selector reports them as readable
 
 
 class Poller:
-    """Which sockets are ready; each is known by *who*, the object added with it."""
+    """Which sockets are ready; each is known by *who*, the object added with it.
+
+    wait() notes them in `ready`, and for what in `events`, instead of calling somebody: what is
+    done for them needs all calls that the stack of a board has room for.
+    """
 
     def __init__(self):
         self._selector = selectors.DefaultSelector()
+        self.ready = []
+        self.events = []
 
     def add(self, sock, who):
         """Wait for octets from *sock*."""
@@ -138,10 +144,12 @@ class Poller:
         if sock in self._selector.get_map():
             self._selector.unregister(sock)
 
-    def wait(self, timeout_ms, ready):
-        """Wait at most *timeout_ms*, then call *ready*(who, events) for each that is ready."""
-        for key, events in self._selector.select(timeout_ms / 1000):
-            ready(key.data, events)
+    def wait(self, timeout_ms):
+        """Wait at most *timeout_ms*: how many are ready."""
+        found = self._selector.select(timeout_ms / 1000)
+        self.ready = [key.data for key, _ in found]
+        self.events = [events for _, events in found]
+        return len(found)
 
 
 def listen(host, port, backlog):

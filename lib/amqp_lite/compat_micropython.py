@@ -119,15 +119,15 @@ class Poller:
         self._poll = select.poll()
         self._who = {}
         # The set may not change while ipoll() walks it: what is ready is noted first.
-        self._ready = []
-        self._events = []
+        self.ready = []
+        self.events = []
 
     def add(self, sock, who):
         self._who[sock] = who
         self._poll.register(sock, select.POLLIN)
-        if len(self._ready) < len(self._who):
-            self._ready.append(None)
-            self._events.append(0)
+        if len(self.ready) < len(self._who):
+            self.ready.append(None)
+            self.events.append(0)
 
     def want(self, sock, who, reading, writing):
         self._poll.modify(sock, (POLLIN if reading else 0) | (POLLOUT if writing else 0))
@@ -136,16 +136,14 @@ class Poller:
         self._poll.unregister(sock)
         del self._who[sock]
 
-    def wait(self, timeout_ms, ready):
+    def wait(self, timeout_ms):
         who = self._who
         n = 0
         for item in self._poll.ipoll(timeout_ms):
-            self._ready[n] = who[item[0]]
-            self._events[n] = item[1]
+            self.ready[n] = who[item[0]]
+            self.events[n] = item[1]
             n += 1
-        while n:
-            n -= 1
-            ready(self._ready[n], self._events[n])
+        return n
 
 
 def listen(host, port, backlog):

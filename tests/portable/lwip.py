@@ -162,6 +162,8 @@ class Poller:
     def __init__(self):
         self._stack = Poller.stack
         self._wanted = {}
+        self.ready = []
+        self.events = []
 
     def add(self, client, who):
         self._wanted[id(client)] = [client, who, True, False]
@@ -173,24 +175,25 @@ class Poller:
         del self._wanted[id(client)]
         self._stack.closed(client)
 
-    def wait(self, timeout_ms, ready):
+    def wait(self, timeout_ms):
         stack = self._stack
         stack.advance(1)  # the step itself takes time
         end = stack.now + timeout_ms
         while True:
-            events = []
+            found = []
             for client, who, reading, writing in self._wanted.values():
                 can_read = reading and client.to_broker and client.to_broker[0][0] <= stack.now
                 can_write = writing and client.held < STACK_SEND
                 if can_read or can_write:
-                    events.append(
+                    found.append(
                         (who, (POLLIN if can_read else 0) | (POLLOUT if can_write else 0))
                     )
-            if events or stack.now >= end:
+            if found or stack.now >= end:
                 break
             stack.advance(1)
-        for who, event in events:
-            ready(who, event)
+        self.ready = [who for who, _ in found]
+        self.events = [events for _, events in found]
+        return len(found)
 
 
 class _Listener:

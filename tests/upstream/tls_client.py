@@ -62,12 +62,8 @@ class Run:
     def wait(self, reading, writing):
         """Whether something happened."""
         self.poller.want(self.sock, self, reading, writing)
-        self.events = 0
-        self.poller.wait(self.job["wait_ms"], self.on_ready)
+        self.events = self.poller.events[0] if self.poller.wait(self.job["wait_ms"]) else 0
         return self.events
-
-    def on_ready(self, who, events):
-        self.events = events
 
     def shake(self):
         while True:

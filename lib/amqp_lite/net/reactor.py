@@ -109,7 +109,6 @@ class Reactor:
         self._accounts = [peer.account for peer in self._free]
         self._buffer = memoryview(zeros(read_octets))
         self._poller = Poller()
-        self._on_ready = self._ready  # bound once: binding allocates
         self._busy = False  # somebody sent something in this step
         self._again = False  # somebody has more to do than one step allows
         self._ticked = ticks_ms()
@@ -171,7 +170,11 @@ class Reactor:
         if not broker.committed and timeout_ms > _COMMIT_MS:
             timeout_ms = _COMMIT_MS
         self._again = False
-        self._poller.wait(timeout_ms, self._on_ready)
+        poller = self._poller
+        k = poller.wait(timeout_ms)
+        while k:
+            k -= 1
+            self._ready(poller.ready[k], poller.events[k])
         broker.now = now = ticks_ms()
         if broker.freed:
             broker.freed = False
