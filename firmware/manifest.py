@@ -1,6 +1,6 @@
 """A firmware with all of this inside: its code stays in flash and leaves the heap to messages.
 
-On an emulated Pico W that is 46 KB more of heap, so that a bridge and AMQP 1.0 have room together,
+On an emulated Pico W that is 45 KB more of heap, so that a bridge and AMQP 1.0 have room together,
 a start in 1.8 s instead of 5.6, and a quarter fewer messages a second, since all code competes for
 the flash's cache. With the sources of MicroPython 1.24 or newer, and what their
 ports/rp2/README.md asks for, there in ports/rp2:
