@@ -359,6 +359,22 @@ def test_orders_of_a_merged_sector_are_not_given_again():
     assert bench.seen() == [(k, 0) for k in keep + [place]]
 
 
+def test_a_sector_behind_the_merged_ones_is_what_they_are_merged_into():
+    bench, keep = sparse(7)
+    last = bench.message(200)
+    bench.world.commit()
+    bench.done(keep.pop())
+    ring = bench.ring
+    behind = ring.sector_after(bench.sector(keep[-1]))
+    assert behind != ring.tail and not ring.live[behind]
+    ring.turn = behind - 1
+    ring.ready = -1
+    assert bench.merge()
+    assert bench.sector(keep[0]) == bench.sector(keep[1]) == behind
+    bench.start()
+    assert bench.seen() == [(place, 0) for place in (*keep, last)]
+
+
 def test_an_erase_that_leaves_a_zero_is_not_merged_into():
     bench, keep = sparse()
     sector = bench.ring.turn + 1
