@@ -3,6 +3,7 @@
 import wire
 from amqp_lite import Node
 from amqp_lite.errors import ConfigError
+from amqp_lite.log import log
 from ramflash import RamFlash
 from stored import numbers, publish
 from test_device import Folder
@@ -68,6 +69,20 @@ def test_what_cannot_be_programmed_or_synced_is_refused_and_the_rest_goes_on():
         assert waiting(world) in (3, 4)
         assert publish(world.client(), "q", "again") == []
         assert not world.broker.store.broken
+
+
+def test_a_device_that_fails_between_publishes_costs_no_peer():
+    world, peer = start(Failing())
+    assert publish(peer, "q", *numbers(0, 3)) == ["basic.ack"] * 3
+
+    def failing():
+        raise OSError(5, "EIO")
+
+    world.broker.store.ring.make_room_ahead = failing
+    assert publish(peer, "q", "lost") == ["basic.nack"]
+    assert world.broker.store.broken and "EIO" in log.recent()[-2]
+    assert publish(peer, "t", "transient", delivery_mode=1) == ["basic.ack"]
+    assert waiting(world.restart()) in (3, 4)
 
 
 def test_what_was_accepted_when_the_store_failed_is_refused_once():

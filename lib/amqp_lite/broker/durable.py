@@ -275,9 +275,8 @@ class Durable(Definitions):
                 ring.pass_by(queue)
                 self.found = ring.find(queue, number)
         except OSError as error:
-            log.error("store: %s", error)
             self.found = -1
-            self.fail()
+            self.fail(error)
         return self.found >= 0
 
     def drop_found(self):
@@ -422,7 +421,10 @@ class Durable(Definitions):
     def commit(self):
         """Make everything appended so far safe. True when it is."""
         if not self.broken:
-            self.ring.ahead()
+            try:
+                self.ring.make_room_ahead()
+            except OSError as error:
+                self.fail(error)
         if self.broken or not self.ring.uncommitted:
             self.appended_at = 0
             return True  # what was lost is told by broker.failures, and nothing is taken any more
@@ -440,13 +442,15 @@ class Durable(Definitions):
             if self.ring.commit():
                 self.appended_at = 0
                 return True
+            self.fail()
         except OSError as error:
-            log.error("store: %s", error)
-        self.fail()
+            self.fail(error)
         return False
 
-    def fail(self):
+    def fail(self, error=None):
         """What is not committed is lost, and nothing more is taken until the next start."""
+        if error is not None:
+            log.error("store: %s", error)
         if not self.broken:
             self.broken = True
             self._broker.failures += 1

@@ -11,7 +11,6 @@ import struct
 
 from ..compat import const
 from ..errors import PreconditionFailed, ResourceLimitExceeded
-from ..log import log
 from ..store.records import CHAIN, PART
 from ..store.ring import COMMIT, COUNTS
 from .delivery import EntryList
@@ -169,8 +168,7 @@ class Transaction:
         try:
             why = self._refusal() or self._store()
         except OSError as error:
-            log.error("store: %s", error)
-            broker.store.fail()
+            broker.store.fail(error)
             why = "the store failed"
         if why:
             broker.store.part = 0

@@ -61,7 +61,7 @@ class Ring(Records):
         self.marks = bytearray(self.bitmap)  # of a merge's target
         self._stuck = False  # nothing is left to merge
         self._late_slot = self.slots - self.slots // 4
-        self._made_room = -1  # the order of the tail that ahead() has seen to
+        self._made_room = -1  # the order of the tail that make_room_ahead() has seen to
         self.uncommitted = False
         # counters
         self.merges = 0
@@ -207,7 +207,7 @@ class Ring(Records):
                 return False
         return True
 
-    def ahead(self):
+    def make_room_ahead(self):
         """Make room for the next sector when the tail is nearly full.
 
         A merge calls deep, and below a publish the stack of a Pico W has no room for that.
