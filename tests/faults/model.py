@@ -629,6 +629,7 @@ class World:
             self.append("D", (0,), self.payload(chance.below(50)))
         elif pick < 61:
             self.doing = "commit"
+            self.ring.make_room_ahead()  # as Durable.commit() has it
             self.commit()
         elif pick < 79:
             self.doing = "ack"
