@@ -372,7 +372,7 @@ def test_a_sector_behind_the_merged_ones_is_what_they_are_merged_into():
     assert bench.merge()
     assert bench.sector(keep[0]) == bench.sector(keep[1]) == behind
     bench.start()
-    assert bench.seen() == [(place, 0) for place in (*keep, last)]
+    assert bench.seen() == [(place, 0) for place in keep + [last]]
 
 
 def test_an_erase_that_leaves_a_zero_is_not_merged_into():
