@@ -725,6 +725,27 @@ def test_a_transaction_counts_when_its_commit_record_is_marked():
     assert sorted(after) == bench.peek()
 
 
+def test_parts_that_read_now_as_counting_and_now_as_not_are_delivered_once():
+    bench = Bench()
+    both(bench, (30, 30))
+    parts = list(bench.world.model.items)
+    bench.fill_sector()
+    bench.fill_sector()  # a start makes all cells of the last sector solid
+    after = bench.peek()
+    for place in parts:
+        sector = bench.sector(place)
+        slot = place[1] + bench.ring.shares  # its mark, that the cut has torn
+        bench.chip.weaken(sector * 1024 + 16 + (slot >> 3), 0x80 >> (slot & 7))
+    for k in range(30):
+        chip = Chip(bench.chip.sectors, 1024, 64, seed=k)
+        chip.become(bench.chip)
+        chip.reboot(RANDOM)
+        chip.left = 1000000
+        visitor = Visitor()
+        bench.world.store.Recovery(bench.world.store.Ring(chip), visitor).run()
+        assert sorted([(entry[0], entry[1]) for entry in visitor.seen]) == sorted(after), k
+
+
 def test_a_commit_record_that_was_refused_a_mark_before_it_stays():
     bench = Bench()
     world = bench.world

@@ -412,7 +412,10 @@ def test_a_durable_subscription_outlives_the_broker(link_up, broker, fresh, tmp_
     receiver = subscribe(running)
     publisher = link_up(running).create_sender("/exchanges/amq.topic/room.8")
     publisher.send(Message(body="c", durable=True))
-    assert [receive(receiver).body for _ in "bc"] == ["b", "c"]
+    bodies = [receive(receiver).body for _ in "bc"]
+    if bodies[0] == "a":  # that it was accepted was not on flash yet when the broker was stopped
+        bodies = [*bodies[1:], receive(receiver).body]
+    assert bodies == ["b", "c"]
     receiver.close()
     with pytest.raises(SendException):
         publisher.send(Message(body="d"))

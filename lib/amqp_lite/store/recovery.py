@@ -40,7 +40,9 @@ class Recovery:
         self._chain_octets = array("I", [0] * _CHAINS)
         self._chains_missed = False
         self._commits = []  # places of pending commit records, then (first part's place, place)
-        self._part = None  # place of the first part that may not count
+        # Places of the parts that may not count. What their cells say may change: the visitor gets
+        # none of them twice, or never.
+        self._open = []
 
     def run(self):
         """Read the device. The ring is ready then."""
@@ -73,7 +75,7 @@ class Recovery:
         self._commits = []
         for order, slot in commits:
             self._go_by(order, slot)
-        if self._part:
+        if self._open:
             self._drop_parts()
         for k in range(_CHAINS):
             if self._chain_order[k]:
@@ -282,8 +284,8 @@ class Recovery:
                     self._commits.append((ring.at_order, ring.at_slot))
                 elif not ring.is_open():
                     self._visit(sector, slot)
-                elif not self._part:
-                    self._part = (ring.at_order, ring.at_slot)
+                else:
+                    self._open.append((ring.at_order, ring.at_slot))
             slot += used
 
     def _visit(self, sector, slot):
@@ -338,7 +340,7 @@ class Recovery:
         self._commits.append((first, place))
         for sector, at in self._parts(first, place):
             part = (ring.at_order, ring.at_slot)
-            if ring.is_open() and ring.is_needed():
+            if part in self._open and ring.is_needed():
                 self._visit(sector, at)
             ring.ack(part[0], part[1], COUNTS)
         ring.mark()  # or those settled now might count no more
@@ -394,9 +396,9 @@ class Recovery:
     def _drop_parts(self):
         """Be done with parts whose transaction was not committed."""
         ring = self.ring
-        for _ in self._parts(self._part, (MAX_ORDER + 1, 0)):
+        for _ in self._parts(self._open[0], (MAX_ORDER + 1, 0)):
             place = (ring.at_order, ring.at_slot)
-            if not ring.is_open() or not ring.is_needed() or self._counts(place):
+            if place not in self._open or not ring.is_needed() or self._counts(place):
                 continue
             self.records -= 1
             chain = (ring.chain_order, ring.chain_slot) if ring.kind & CHAIN else None
