@@ -40,8 +40,8 @@ class Recovery:
         self._chain_octets = array("I", [0] * _CHAINS)
         self._chains_missed = False
         self._commits = []  # places of pending commit records, then (first part's place, place)
-        # Places of the parts that may not count. What their cells say may change: the visitor gets
-        # none of them twice, or never.
+        # Places of the parts that did not count when they were scanned. Torn cells may say
+        # otherwise later; the visitor shall get each part once.
         self._open = []
 
     def run(self):

@@ -2,6 +2,7 @@
 
 from ...broker.message import AMQP10, PERSISTENT
 from ...broker.queue import text
+from ...broker.transaction import Transaction
 from ...compat import const
 from ...errors import (
     AMQPError,
@@ -50,8 +51,6 @@ def publish_all(broker, rows):
 
 
 def _publish_together(broker, rows):
-    from ...broker.transaction import Transaction
-
     together = Transaction(broker, None, len(rows))
     try:
         for head, *row in rows:
